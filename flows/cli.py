@@ -1,0 +1,355 @@
+"""The `tandem` command: each subcommand runs a flow or reads a registry.
+
+Only what `--help` needs is imported here; everything else is imported by the subcommand that uses it.
+"""
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from tasks.config.settings import Home, find_home, prepare_environment
+from tasks.errors import ConfigError, RefusedError, SourceError, TandemError
+
+if TYPE_CHECKING:
+    from tasks.records import Move, Night
+
+app = typer.Typer(
+    name="tandem",
+    help="Indexes and adapters of language models in production: kept fresh, measured, rolled back together.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+golden = typer.Typer(help="Golden queries, which every version of an index is scored with.", no_args_is_help=True)
+app.add_typer(golden, name="golden")
+
+Result = TypeVar("Result")
+Name = Annotated[str, typer.Argument(help="Name of the index.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ".venv/bin"
+
+
+def main() -> None:
+    """Run the command; expected failures become a message and an exit status, never a traceback."""
+    prepare_environment(find_home())
+    try:
+        app()
+    except RefusedError as error:
+        _fail(error, 1)
+    except TandemError as error:
+        _fail(error, 2 if isinstance(error, (ConfigError, SourceError)) else 1)
+    except KeyboardInterrupt:
+        _fail("stopped; the next run goes on from what was already written", 130)
+
+
+@app.command()
+def reindex(
+    config: Annotated[Path, typer.Argument(help="A file under conf/index/.")],
+    allow_deletions: Annotated[
+        bool, typer.Option(help="For this run, follow deletions even where a source looks broken.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Re-index documents, score the result, and put it live if it is no worse."""
+    from tasks.config.index import ReindexConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(config, ReindexConfig)
+    from flows.reindex import reindex as flow
+
+    night = _run(lambda: flow(loaded, allow_deletions))
+    _show(as_json, asdict(night), lambda: _print_night(night))
+    raise typer.Exit(_status(night, loaded.promote))
+
+
+@app.command()
+def search(
+    name: Name,
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Passages to show.")] = 5,
+    mode: Annotated[str, typer.Option(help="vector, text or hybrid; as the version was scored, if empty.")] = "",
+    tenant: Annotated[str, typer.Option(help="Only what this tenant may see.")] = "",
+    version: Annotated[int, typer.Option(min=0, help="A version other than the live one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Ask the live version, or another."""
+    from tasks.index.search import Filters
+    from tasks.serving import passage_as_json, reader_of
+
+    if mode not in ("", "vector", "text", "hybrid"):
+        raise ConfigError(f"--mode {mode} is unknown: use vector, text or hybrid")
+    reader = reader_of(name, version or "champion", find_home())
+    found = reader.search([query], k=k, mode=mode or None, filters=Filters(tenant=tenant or None))[0]  # type: ignore[arg-type]
+    passages = [passage_as_json(passage) for passage in found]
+    _show(as_json, {"query": query, "passages": passages}, lambda: _print_passages(passages))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """What is live, what waits, what is held."""
+    from tasks.registry.connection import connect
+    from tasks.registry.pointers import pointers
+    from tasks.registry.versions import list_names
+
+    client = connect(find_home())
+    rows = [{"name": name, **asdict(pointers(client, name))} for name in list_names(client)]
+    columns = ["name", "champion", "candidate", "previous", "hold"]
+    _show(as_json, {"models": rows}, lambda: _table(columns, [[row[c] for c in columns] for row in rows]))
+
+
+@app.command()
+def history(
+    name: Name,
+    at: Annotated[str, typer.Option(help="What was live then? Such as 2026-11-20T08:00, local time.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Every move of the index's pointers: when, by whom and why."""
+    from tasks.registry import ledger
+    from tasks.registry.connection import connect
+
+    client = connect(find_home())
+    if at:
+        live = ledger.live_at(client, name, _moment(at))
+        text = f"version {live} of {name} was live" if live else f"no version of {name} was live"
+        _show(as_json, {"name": name, "at": at, "live": live}, lambda: print(f"At {at} {text}."))
+        return
+    moves = ledger.history(client, name)
+    columns = ["at", "what", "from", "to", "by", "why"]
+    rows = [[_local(m.at), m.what, m.before, m.after, m.by, m.reason] for m in moves]
+    _show(as_json, {"moves": [asdict(move) for move in moves]}, lambda: _table(columns, rows))
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Annotated[int, typer.Argument(min=1, help="The version to put live.")],
+    reason: Reason = "promoted by hand",
+    as_json: Json = False,
+) -> None:
+    """Put a version live, once it is proven to load and answer."""
+    from tasks.promote import promote_by_hand
+
+    move = promote_by_hand(name, version, getpass.getuser(), reason, find_home())
+    _show_move(as_json, move, "went live")
+
+
+@app.command()
+def rollback(
+    name: Name,
+    to: Annotated[int, typer.Option(min=0, help="The version to go back to; the one live before, if not given.")] = 0,
+    reason: Reason = "rolled back by hand",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only prove that it can be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put an earlier version live at once, and hold the index until `tandem unhold`."""
+    from tasks.promote import roll_back
+
+    move = roll_back(name, to or None, getpass.getuser(), reason, dry_run, find_home())
+    _show_move(as_json, move, "would go live: it loads and answers" if dry_run else "is live, and the index is held")
+
+
+@app.command()
+def unhold(name: Name, reason: Reason = "hold lifted by hand", as_json: Json = False) -> None:
+    """Lift the hold, so that the next good version may go live."""
+    from tasks.promote import lift_hold
+
+    move = lift_hold(name, getpass.getuser(), reason, find_home())
+    text = f"{name} is no longer held" if move else f"{name} was not held"
+    _show(as_json, {"name": name, "was_held": move is not None}, lambda: print(text))
+
+
+@app.command()
+def collect(
+    name: Name,
+    keep: Annotated[int, typer.Option(min=1, help="Newest versions to keep, beside those that are protected.")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete old versions and free their space; what is live, previous, waiting or kept stays."""
+    from tasks.garbage import collect_versions
+
+    result = collect_versions(name, keep, dry_run, find_home())
+    _show(as_json, result, lambda: print(_collected(result, dry_run)))
+
+
+@app.command()
+def deploy(
+    config: Annotated[Path, typer.Argument(help="The deployments.")] = ROOT / "conf" / "deployments.yaml",
+    as_json: Json = False,
+) -> None:
+    """Register the deployments and schedules on the Prefect server (PREFECT_API_URL)."""
+    from tasks.config.deployments import DeploymentsConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(config, DeploymentsConfig)
+    from tasks.deploy import deploy_all
+
+    names = _run(lambda: deploy_all(loaded, ROOT))
+    _show(as_json, {"deployments": names}, lambda: print("\n".join(names)))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check every live pointer and what it needs; print the command that mends what is found."""
+    from tasks.doctor import examine
+
+    findings = examine(find_home())
+    _show(
+        as_json,
+        {"findings": [asdict(finding) for finding in findings]},
+        lambda: print("\n".join(f"{f.what}\n    {f.remedy}" for f in findings) or "Everything is in order."),
+    )
+    raise typer.Exit(1 if findings else 0)
+
+
+@app.command()
+def mend(name: Name, as_json: Json = False) -> None:
+    """Close abandoned runs, write moves made by hand to the ledger, protect live versions again."""
+    from tasks.mend import mend_all
+
+    done = mend_all(name, find_home())
+    _show(as_json, {"done": done}, lambda: print("\n".join(done) or "Nothing to mend."))
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """Four nights of a small documentation set, a rollback and the ledger, in data/demo."""
+    import shutil
+
+    folder = ROOT / "data" / "demo"
+    shutil.rmtree(folder, ignore_errors=True)
+    home = Home(folder)
+    os.environ |= {"TANDEM_HOME": str(folder), "PREFECT_HOME": str(home.data / "prefect")}
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+    def call() -> dict[str, Any]:
+        from flows.demo import run_demo
+
+        return run_demo(ROOT, home, lambda text: print(f"» {text}", file=sys.stderr, flush=True))
+
+    result = _run(call)
+    _show(as_json, result, lambda: _print_demo(result, folder.relative_to(ROOT)))
+
+
+@golden.command("draft")
+def golden_draft(
+    name: Name,
+    out: Annotated[Path, typer.Argument(help="File to write, jsonl.")],
+    count: Annotated[int, typer.Option(min=1, help="Most queries to draft.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Draft golden queries for the newest version of an index from headings and first sentences, for you to edit."""
+    from tasks.golden import draft_for_index
+
+    number = draft_for_index(name, out, count, find_home())
+    text = f"{number} queries drafted into {out}: edit them, then name the file under `golden` in the configuration"
+    _show(as_json, {"file": str(out), "queries": number}, lambda: print(text))
+
+
+def _run(call: Callable[[], Result]) -> Result:
+    """Run a flow with only its own words on the terminal; a database or server that fails becomes a sentence."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    return call()
+
+
+def _status(night: "Night", promote: str) -> int:
+    waits_as_configured = night.decision == "hold" and promote != "auto"
+    return 0 if night.decision in ("promote", "unchanged") or waits_as_configured else 1
+
+
+def _moment(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise ConfigError(f"--at {text} is no time: write it like 2026-11-20T08:00") from None
+
+
+def _local(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _show(as_json: bool, value: dict[str, Any], show: Callable[[], None]) -> None:
+    if as_json:
+        print(json.dumps(value, ensure_ascii=False, default=str))
+    else:
+        show()
+
+
+def _show_move(as_json: bool, move: "Move", text: str) -> None:
+    _show(as_json, asdict(move), lambda: print(f"{move.name}: version {move.after} {text} (before: {move.before})"))
+
+
+def _print_night(night: "Night") -> None:
+    version = f", version {night.version}" if night.version else ""
+    rows = [["decision", night.decision + version], *([name, f"{count:,}"] for name, count in night.counts.items())]
+    for metric, value in night.scores.items():
+        beside = f"   champion {night.champion_scores[metric]:.3f}" if metric in night.champion_scores else ""
+        rows.append([metric, f"{value:.3f}{beside}"])
+    rows += [[f"seconds to {step}", f"{spent:.2f}"] for step, spent in night.seconds.items()]
+    _table([night.index, ""], rows)
+    for reason in night.reasons:
+        print(f"- {reason}")
+    for problem in night.quarantined[:10]:
+        print(f"  set aside: {problem.document}: {problem.reason}")
+
+
+def _print_passages(passages: Sequence[dict[str, Any]]) -> None:
+    for rank, passage in enumerate(passages, start=1):
+        place = " › ".join([passage["title"] or "", *passage["heading"]])
+        print(f"{rank}. {passage['score']:.3f}  {passage['document']}:{passage['start']}-{passage['end']}  {place}")
+        print("   " + " ".join(passage["text"].split())[:300] + "\n")
+    if not passages:
+        print("nothing found")
+
+
+def _print_demo(result: dict[str, Any], folder: Path) -> None:
+    columns = ["step", "decision", "version", "live", "what", "ndcg@10", "why"]
+    rows = [[_shown(step.get(column)) for column in columns] for step in result["story"]]
+    _table(columns, rows)
+    print(f"\n“{result['asked']}” answered before the rollback:\n  {result['before_rollback'][:240]}")
+    print(f"and after it, without a restart:\n  {result['after_rollback'][:240]}")
+    print("\nThe ledger:\n" + "\n".join(f"  {line}" for line in result["ledger"]))
+    print(f"\n{result['seconds']} s. To look further:")
+    for command in (
+        f"TANDEM_HOME={folder} {VENV}/tandem status",
+        f"TANDEM_HOME={folder} {VENV}/tandem search samples '{result['asked']}' --tenant south",
+        f"TANDEM_HOME={folder} {VENV}/tandem unhold samples --reason 'mended'",
+        f"{VENV}/mlflow server --backend-store-uri sqlite:///{folder}/mlruns/mlflow.db --port 5000",
+        f"PREFECT_HOME={folder}/data/prefect {VENV}/prefect server start",
+    ):
+        print(f"  {command}")
+
+
+def _shown(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _collected(result: dict[str, Any], dry_run: bool) -> str:
+    verb = "would be deleted" if dry_run else "deleted"
+    numbers = ", ".join(str(number) for number in result["deleted"]) or "no version"
+    return f"{numbers} {verb}; {result['freed_bytes'] / 1e6:.1f} MB freed"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, show_edge=False)
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console().print(table)
+
+
+def _fail(error: object, status: int) -> None:
+    print(f"tandem: {error}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,73 @@
+"""The nightly re-index: documents become a new version of an index, which goes live if it is no worse."""
+
+from dataclasses import replace
+
+from prefect import flow, runtime
+
+from tasks.absorb import absorb_missed_nights
+from tasks.collect import collect_all
+from tasks.compare import compare
+from tasks.config.index import ReindexConfig
+from tasks.config.settings import Home, find_home
+from tasks.evaluate import evaluate
+from tasks.judge import judge
+from tasks.lock import model_lock
+from tasks.maintain import maintain
+from tasks.mend import mend
+from tasks.prepare import prepare
+from tasks.promote import follow_verdict
+from tasks.records import Night
+from tasks.register import describe_version, mlflow_run, register
+from tasks.report import publish, summarise, summarise_quiet, write_report
+from tasks.timing import timed
+from tasks.write import write
+
+
+@flow(name="reindex", flow_run_name="re-index {config.name}")
+def reindex(config: ReindexConfig, allow_deletions: bool = False) -> Night:
+    """Re-index documents into LanceDB, score the result beside the live version, and promote it if it is no worse.
+
+    Args:
+        config: What to index, how, and what a new version must show.
+        allow_deletions: For this run only, follow deletions even where so much is gone that a source looks broken.
+    """
+    home = find_home()
+    if runtime.deployment.id:
+        absorb_missed_nights(runtime.deployment.id)
+    with model_lock(home.locks, config.name, config.lock_minutes * 60):
+        night, report = one_night(config, allow_deletions, home)
+    publish(night, report, home)
+    return night
+
+
+def one_night(config: ReindexConfig, allow_deletions: bool, home: Home) -> tuple[Night, str]:
+    """The story of a night and its report. The live version is untouched until the last step."""
+    seconds: dict[str, float] = {}
+    with timed(seconds, "mend"):
+        _, newest = mend(config.name, home)
+    with timed(seconds, "collect"):
+        listings, failures = collect_all(config.sources, config.parsing)
+    with timed(seconds, "compare"):
+        work = compare(config, listings, failures, allow_deletions, newest, home)
+    if work.nothing_to_do:
+        night = summarise_quiet(config.name, work, seconds)
+        return night, write_report(night)
+
+    with mlflow_run(config) as run_id:
+        with timed(seconds, "prepare"):
+            prepared = prepare(config, listings, work)
+        with timed(seconds, "write"):
+            write(work, prepared)
+        with timed(seconds, "maintain"):
+            maintained = maintain(config, work.table)
+        manifest = describe_version(config, work, maintained, home)
+        with timed(seconds, "evaluate"):
+            evaluation = evaluate(config, manifest, maintained.documents)
+        verdict = judge(config, work, maintained, evaluation, home)
+        night = summarise(work, prepared, maintained, evaluation, verdict, manifest, seconds, run_id)
+        with timed(seconds, "register"):
+            version = register(config, manifest, night, evaluation, write_report(night, evaluation))
+        with timed(seconds, "promote"):
+            live = follow_verdict(version, verdict)
+        night = replace(night, live=live)
+    return night, write_report(night, evaluation)

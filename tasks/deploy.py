@@ -1,0 +1,56 @@
+"""Registers what conf/deployments.yaml describes on the Prefect server. Safe to repeat."""
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from prefect import Flow, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.schedules import Cron
+
+from tasks.config.deployments import Deployment, DeploymentsConfig, WorkPool
+from tasks.errors import ConfigError
+
+PASSED_ON = ("TANDEM_HOME", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY")
+"""Variables of this process that the runs on a worker need as well."""
+
+
+def deploy_all(config: DeploymentsConfig, root: Path) -> list[str]:
+    """Create or update work pools and deployments; `root` is the repository. Returns their full names."""
+    create_pools(config.work_pools)
+    return [deploy_one(deployment, config.timezone, root) for deployment in config.deployments]
+
+
+def create_pools(pools: tuple[WorkPool, ...]) -> None:
+    with get_client(sync_client=True) as client:
+        for pool in pools:
+            try:
+                client.create_work_pool(WorkPoolCreate(name=pool.name, type="process", concurrency_limit=pool.limit))
+            except ObjectAlreadyExists:
+                continue
+
+
+def deploy_one(deployment: Deployment, timezone: str, root: Path) -> str:
+    flow = cast(Flow[Any, Any], Flow.from_source(source=str(root), entrypoint=deployment.flow))
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    flow.deploy(
+        name=deployment.name,
+        description=deployment.description or None,
+        work_pool_name=deployment.work_pool,
+        schedule=Cron(deployment.cron, timezone=timezone) if deployment.cron else None,
+        parameters={"config": read_config(root / deployment.config)} if deployment.config else None,
+        job_variables={"env": environment},
+        build=False,
+        push=False,
+        print_next_steps=False,
+        ignore_warnings=True,
+    )
+    return f"{flow.name}/{deployment.name}"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist, but conf/deployments.yaml names it")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))

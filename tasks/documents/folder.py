@@ -1,0 +1,144 @@
+"""Documents in a folder of this machine.
+
+Like git's index, a small file remembers the hash of every file together with what `stat` said of it, so that
+a night without changes reads nothing but directories.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.config.index import SourceConfig
+from tasks.config.settings import Home
+from tasks.documents.selection import Selection, printable
+from tasks.errors import SourceError
+from tasks.records import Listing, Problem, SourceFile
+
+RACY_NS = 2_000_000_000
+"""A file hashed this soon after a change may change again within the clock's resolution: it is hashed anew."""
+
+Known = dict[str, list[int | str]]
+"""path → [size, mtime_ns, ctime_ns, inode, time of hashing in ns, sha256]"""
+
+
+def list_folder(source: SourceConfig, home: Home) -> Listing:
+    """List a folder. Symbolic links are not followed: what they point at is listed at its own place."""
+    root = _root(source)
+    memory = home.cache / "folders" / f"{source.name}-{_sha256(os.fsencode(root))[:16]}.json"
+    known = _load(memory)
+    seen: Known = {}
+    files, problems = [], []
+    try:
+        for path, entry in _walk(root, "", Selection.of(source)):
+            document = f"{source.name}/{printable(path)}"
+            reason = _unusable(root, path, entry)
+            if reason:
+                problems.append(Problem(document, reason))
+                continue
+            try:
+                seen[path] = _remembered(known.get(path), entry) or _hashed(entry)
+            except PermissionError:
+                problems.append(Problem(document, "may not be read by this user: check its permissions"))
+                continue
+            size, revision = seen[path][0], f"sha256:{seen[path][-1]}"
+            files.append(SourceFile(document, source.name, path, revision, int(size)))
+    except OSError as error:
+        raise SourceError(
+            f"source {source.name}: {root} failed half way through listing ({error}); "
+            "nothing was changed, run again when it can be read"
+        ) from error
+    if seen != known:
+        _save(memory, seen)
+    files.sort(key=lambda file: file.path)
+    revision = _sha256("".join(f"{file.path}\0{file.revision}\n" for file in files).encode())
+    return Listing(source.name, f"sha256:{revision}", tuple(files), tuple(problems))
+
+
+class FolderReader:
+    """Reads the files of a listed folder."""
+
+    def __init__(self, source: SourceConfig) -> None:
+        self.root = _root(source)
+
+    def read(self, file: SourceFile) -> bytes:
+        try:
+            data = (self.root / file.path).read_bytes()
+        except OSError as error:
+            raise SourceError(f"cannot be read: {error.strerror or error}") from error
+        if f"sha256:{_sha256(data)}" != file.revision:
+            raise SourceError("changed while the run was reading it; the next run takes it")
+        return data
+
+
+def _root(source: SourceConfig) -> Path:
+    root = Path(source.location).expanduser().resolve()
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise SourceError(f"source {source.name}: {root} {what}; correct `location` in the configuration")
+    return root
+
+
+def _walk(root: Path, below: str, selection: Selection) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Selected files and symbolic links. An unreadable folder raises: its documents would look deleted."""
+    with os.scandir(root / below) as entries:
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if selection.enters(path):
+                    yield from _walk(root, path, selection)
+            elif selection.takes(path) and not _points_inside(root, entry):
+                yield path, entry
+
+
+def _points_inside(root: Path, entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and os.path.exists(entry.path) and Path(entry.path).resolve().is_relative_to(root)
+
+
+def _unusable(root: Path, path: str, entry: os.DirEntry[str]) -> str | None:
+    if printable(path) != path:
+        return "its name is not UTF-8: rename it"
+    if entry.is_symlink():
+        return "a symbolic link that leads out of the folder or nowhere: links are not followed"
+    if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+        return "not a regular file"
+    return None
+
+
+def _remembered(entry: list[int | str] | None, found: os.DirEntry[str]) -> list[int | str] | None:
+    """The known entry, if nothing `stat` tells has changed and it was not hashed right after a change."""
+    if entry is None:
+        return None
+    status = found.stat(follow_symlinks=False)
+    same = entry[:4] == [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    settled = max(status.st_mtime_ns, status.st_ctime_ns) + RACY_NS < int(entry[4])
+    return entry if same and settled else None
+
+
+def _hashed(found: os.DirEntry[str]) -> list[int | str]:
+    now = time.time_ns()
+    with open(found.path, "rb") as file:
+        status = os.fstat(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, now, digest]
+
+
+def _load(memory: Path) -> Known:
+    try:
+        return json.loads(memory.read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def _save(memory: Path, seen: Known) -> None:
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    draft = memory.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(seen, separators=(",", ":")))
+    draft.replace(memory)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

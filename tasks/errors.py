@@ -1,0 +1,40 @@
+"""The ways Tandem can fail, each with a message that says what is wrong, where, and what to do.
+
+Every error is picklable, so that it survives the way back from a worker process.
+"""
+
+
+class TandemError(Exception):
+    """An expected failure: its message is meant for a person and is shown without a traceback."""
+
+
+class ConfigError(TandemError, ValueError):
+    """A configuration, golden file or argument is wrong. Exit status 2."""
+
+
+class SourceError(TandemError, OSError):
+    """A source does not exist, cannot be reached, or failed half way."""
+
+
+class ParseError(TandemError, ValueError):
+    """One file yields no text. The message is the reason that the report shows."""
+
+
+class EmbedderError(TandemError, RuntimeError):
+    """A model cannot be found or an embeddings endpoint does not answer."""
+
+
+class StoreError(TandemError, RuntimeError):
+    """The LanceDB table cannot be read or written (full disk, newer format, version gone)."""
+
+
+class RegistryError(TandemError, RuntimeError):
+    """MLflow does not answer, or what it holds does not fit what was asked."""
+
+
+class RefusedError(TandemError):
+    """It ran, and the answer is no: a gate, a hold or a protection stands against it. Exit status 1."""
+
+
+class BusyError(RefusedError):
+    """Another run holds the lock on the same index."""

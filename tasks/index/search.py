@@ -1,0 +1,321 @@
+"""Answering queries from one version of an index: by vectors, by full text, or by both.
+
+Hybrid search adds the two scores of a passage, each divided by its range among the candidates (theoretical
+min-max: the lowest possible cosine is -1, the lowest BM25 score 0): Bruch, Gai and Ingber, "An Analysis of
+Fusion Functions for Hybrid Retrieval", 2022, arXiv 2210.11934. Unlike ranks, scores say how much better one
+passage is than the next.
+
+Results do not depend on the order of the rows in the table: equal scores are ordered by id.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import repeat
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from lancedb.query import LanceQueryBuilder
+
+from tasks.config.index import SearchConfig
+from tasks.errors import StoreError
+from tasks.index.store import IndexStore, explained, match_words, quote
+from tasks.records import IndexManifest, Passage
+
+if TYPE_CHECKING:
+    from tasks.index.embedding import Embedder
+
+Mode = Literal["vector", "text", "hybrid"]
+Vectors = npt.NDArray[np.float32]
+
+_PASSAGE_COLUMNS = [
+    "id",
+    "document",
+    "text",
+    "title",
+    "heading",
+    "start",
+    "end",
+    "tenant",
+    "language",
+    "date",
+    "tags",
+    "stale",
+    "parsed_key",
+]
+_PROBES = 20
+_REFINE = 2
+_OPEN_VERSIONS = 4
+_TIE_MARGIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which passages may be found; applied before the search, so that k come back where k exist."""
+
+    tenant: str | None = None
+    language: str | None = None
+    source: str | None = None
+    tags: tuple[str, ...] = ()
+    """Any of them."""
+    date_from: date | None = None
+    date_to: date | None = None
+    """Inclusive. A passage without a date is outside every range of dates."""
+    document_prefix: str = ""
+
+    def predicate(self) -> str | None:
+        """The condition in SQL; None where nothing is filtered."""
+        wanted = [
+            f"{column} = {quote(value)}"
+            for column, value in (
+                ("tenant", self.tenant),
+                ("language", self.language),
+                ("source", self.source),
+            )
+            if value is not None
+        ]
+        if self.tags:
+            wanted.append(f"array_has_any(tags, make_array({', '.join(map(quote, self.tags))}))")
+        if self.date_from:
+            wanted.append(f"date >= date '{self.date_from.isoformat()}'")
+        if self.date_to:
+            wanted.append(f"date <= date '{self.date_to.isoformat()}'")
+        if self.document_prefix:
+            wanted.append(f"starts_with(document, {quote(self.document_prefix)})")
+        return " AND ".join(wanted) or None
+
+
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    """A candidate: its row in the table, and a cosine similarity, a BM25 score, or both fused."""
+
+    row: int
+    score: float
+    vector: Any = None
+    """The stored vector, of shape (dimension,), where fusion may need it."""
+
+
+class IndexReader:
+    """One open version of an index. Safe to use from several threads."""
+
+    def __init__(self, store: IndexStore, embedder: "Embedder", search: SearchConfig) -> None:
+        self.store = store
+        self.embedder = embedder
+        self.config = search
+        self._indexed = store.has_vector_index
+        self._pool = ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1), thread_name_prefix="search")
+
+    def warm(self) -> None:
+        """Read the indices into memory, so that the first query is as fast as the next."""
+        self.store.prewarm()
+
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        mode: Mode | None = None,
+        filters: Filters | None = None,
+        vectors: Vectors | None = None,
+    ) -> list[list[Passage]]:
+        """At most k passages for each query, best first.
+
+        `vectors`, of shape (queries, dimension), normalised, saves embedding the queries. `mode` is by
+        default the one the version was scored with.
+        """
+        mode = mode or self.config.mode
+        if mode == "text":
+            vectors = None
+        elif vectors is None:
+            vectors = self.embedder.embed_queries(list(queries))
+        where = filters.predicate() if filters else None
+        depth = max(k, self.config.rerank_depth) if self.config.reranker else k
+        with explained(f"search {self.store.name}"):
+            results = self._passages(self._retrieve(queries, vectors, mode, depth, where), depth)
+        if self.config.reranker:
+            model = self.config.reranker
+            results = [_rerank(query, found, model) for query, found in zip(queries, results, strict=True)]
+        return [found[:k] for found in results]
+
+    def _retrieve(
+        self, queries: Sequence[str], vectors: Vectors | None, mode: Mode, depth: int, where: str | None
+    ) -> list[list[_Hit]]:
+        """The candidates of each query, best first; all retrievals run side by side."""
+        limit, submit = max(depth, self.config.candidates), self._pool.submit
+        by_text = [submit(self._by_text, query, limit, where, mode) for query in queries if mode != "vector"]
+        by_vector = [submit(self._by_vector, vector, limit, where) for vector in _rows(vectors)]
+        if mode == "text":
+            return [text.result() for text in by_text]
+        if mode == "vector":
+            return [close.result() for close in by_vector]
+        return [
+            self._fuse(vector, close.result(), text.result())
+            for vector, close, text in zip(_rows(vectors), by_vector, by_text, strict=True)
+        ]
+
+    def _by_text(self, query: str, limit: int, where: str | None, mode: Mode) -> list[_Hit]:
+        search = self.store.table.search(match_words(query), query_type="fts")
+        return _best(search, "_score", limit, where, with_vectors=mode == "hybrid")
+
+    def _by_vector(self, vector: Vectors, limit: int, where: str | None) -> list[_Hit]:
+        search = self.store.table.search(vector).distance_type("cosine")
+        if self._indexed:
+            # Where a filter leaves too few in the nearest partitions, all others are searched too.
+            search = search.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE)
+        return _best(search, "_distance", limit, where)
+
+    def _fuse(self, vector: Vectors, close: list[_Hit], text: list[_Hit]) -> list[_Hit]:
+        cosines = {hit.row: hit.score for hit in close}
+        # Passages that only full text found get their exact similarity.
+        cosines |= {hit.row: _cosine(hit.vector, vector) for hit in text if hit.row not in cosines}
+        matches = {hit.row: hit.score for hit in text}
+        near = self.config.vector_weight / (1 + max(cosines.values(), default=0.0))
+        match = (1 - self.config.vector_weight) / max(matches.values(), default=1.0)
+        fused = (_Hit(row, near * (1 + cosine) + match * matches.get(row, 0.0)) for row, cosine in cosines.items())
+        return sorted(fused, key=_score, reverse=True)
+
+    def _passages(self, hits: list[list[_Hit]], depth: int) -> list[list[Passage]]:
+        """The `depth` best of each, equal scores ordered by id."""
+        best = [[hit for hit in found if hit.score >= found[:depth][-1].score] for found in hits]
+        wanted = sorted({hit.row for found in best for hit in found})
+        if not wanted:
+            return [[] for _ in hits]
+        table = self.store.table.take_row_ids(wanted).select([*_PASSAGE_COLUMNS, "_rowid"]).to_arrow()
+        rows = {row.pop("_rowid"): row for row in table.to_pylist()}
+        passages = ([_passage(rows[hit.row], hit.score) for hit in found] for found in best)
+        return [sorted(found, key=_rank)[:depth] for found in passages]
+
+
+def open_version(manifest: IndexManifest, embedder: "Embedder") -> IndexReader:
+    """Open a registered version to answer as it was scored; StoreError if it is gone."""
+    if embedder.fingerprint != manifest.embedder_fingerprint:
+        raise StoreError(
+            f"version {manifest.tag} of {manifest.index} was embedded by another embedder "
+            f"({manifest.embedder_fingerprint}) than the one given ({embedder.fingerprint})"
+        )
+    store = IndexStore.open(manifest.uri, manifest.table).at(manifest.lance_version)
+    return IndexReader(store, embedder, SearchConfig.model_validate(manifest.search))
+
+
+class LiveIndex:
+    """The version that is live right now: resolved at every query, so that a moved alias is followed at once.
+
+    Opened versions are kept, so that going back to one costs no more than the query. Each query is answered
+    by one version from beginning to end. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        resolve: Callable[[], IndexManifest],
+        load_embedder: Callable[[IndexManifest], "Embedder"],
+        also_warm: Iterable[IndexManifest] = (),
+    ) -> None:
+        self._resolve = resolve
+        self._load_embedder = load_embedder
+        self._embedders: dict[str, Embedder] = {}
+        self._readers: OrderedDict[tuple[str, str, int], IndexReader] = OrderedDict()
+        self._lock = Lock()
+        for manifest in also_warm:
+            self.reader(manifest)
+
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        mode: Mode | None = None,
+        filters: Filters | None = None,
+        vectors: Vectors | None = None,
+    ) -> tuple[IndexManifest, list[list[Passage]]]:
+        """The version that answered, and what `IndexReader.search` gives."""
+        manifest = self._resolve()
+        return manifest, self.reader(manifest).search(queries, k, mode, filters, vectors)
+
+    def reader(self, manifest: IndexManifest) -> IndexReader:
+        """The open reader of a version, opened and warmed if it is not."""
+        key = (manifest.uri, manifest.table, manifest.lance_version)
+        with self._lock:
+            if key not in self._readers:
+                self._readers[key] = open_version(manifest, self._embedder(manifest))
+                self._readers[key].warm()
+            self._readers.move_to_end(key)
+            while len(self._readers) > _OPEN_VERSIONS:
+                self._readers.popitem(last=False)
+            return self._readers[key]
+
+    def _embedder(self, manifest: IndexManifest) -> "Embedder":
+        fingerprint = manifest.embedder_fingerprint
+        if fingerprint not in self._embedders:
+            self._embedders[fingerprint] = self._load_embedder(manifest)
+        return self._embedders[fingerprint]
+
+
+def _rank(passage: Passage) -> tuple[float, str]:
+    return -passage.score, passage.id
+
+
+def _score(hit: _Hit) -> float:
+    return hit.score
+
+
+def _rerank(query: str, found: list[Passage], model: str) -> list[Passage]:
+    from tasks.index.reranking import rerank  # loads a model
+
+    scores = rerank(query, [passage.text for passage in found], model)
+    scored = [replace(passage, score=float(score)) for passage, score in zip(found, scores, strict=True)]
+    return sorted(scored, key=_rank)
+
+
+def _rows(vectors: Vectors | None) -> Iterable[Vectors]:
+    return () if vectors is None else vectors
+
+
+def _best(
+    query: LanceQueryBuilder, column: str, limit: int, where: str | None, with_vectors: bool = False
+) -> list[_Hit]:
+    """The `limit` best hits, best first, and all that equal the last of them.
+
+    Lance cuts equal scores off in the order of the rows, so more are read until the cut falls between two.
+    """
+    query = query.select([column, *(["vector"] if with_vectors else [])]).with_row_id(True)
+    if where:
+        query = query.where(where, prefilter=True)
+    ask = limit + _TIE_MARGIN
+    while True:
+        found = query.limit(ask).to_arrow()
+        scores = found[column].to_numpy()
+        if len(scores) < ask or scores[limit - 1] != scores[-1]:
+            break
+        ask *= 4
+    if column == "_distance":
+        scores = 1 - scores
+    found = found.slice(0, int(np.sum(scores >= scores[:limit][-1])) if len(scores) else 0)
+    vectors = _matrix(found["vector"]) if with_vectors else repeat(None)
+    return list(map(_Hit, found["_rowid"].to_pylist(), scores.tolist(), vectors))
+
+
+def _matrix(column: pa.ChunkedArray) -> Vectors:
+    flat = column.combine_chunks().flatten().to_numpy()
+    return np.asarray(flat).reshape(-1, column.type.list_size)
+
+
+def _cosine(stored: Vectors, vector: Vectors) -> float:
+    # Not BLAS, whose rounding may depend on the other rows.
+    return float(np.sum(stored * vector))
+
+
+def _passage(row: dict[str, Any], score: float) -> Passage:
+    day = row["date"]
+    return Passage(
+        **row
+        | {
+            "heading": tuple(row["heading"] or ()),
+            "tags": tuple(row["tags"] or ()),
+            "date": day.isoformat() if day else None,
+        },
+        score=score,
+    )

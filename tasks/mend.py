@@ -1,0 +1,49 @@
+"""Puts right what a killed run or a hand in MLflow's UI left behind."""
+
+from collections.abc import Iterator, Mapping
+
+from tasks.config.settings import Home
+from tasks.doctor import is_protected
+from tasks.errors import StoreError
+from tasks.index.store import IndexStore
+from tasks.lock import model_lock
+from tasks.promote import moving
+from tasks.records import IndexManifest
+from tasks.registry.connection import MlflowClient
+from tasks.registry.pointers import protected, settle
+from tasks.registry.runs import close_abandoned
+from tasks.registry.versions import load_manifest, newest_tags
+
+
+def mend(name: str, home: Home) -> tuple[list[str], Mapping[str, str]]:
+    """Close abandoned runs and let pointers and ledger agree. The caller holds the model's lock.
+
+    Returns what was done, as sentences, and the tags of the newest registered version (none where there is none).
+
+    Raises:
+        RegistryError: MLflow does not answer; better now than after an hour of embedding.
+    """
+    with moving(name, home) as client:
+        done = [f"closed the MLflow run {run_id}, whose process was gone" for run_id in close_abandoned(client, name)]
+        done += [f"{m.what} {m.before} → {m.after}: {m.reason} ({m.by})" for m in settle(client, name)]
+        return done, newest_tags(client, name)
+
+
+def mend_all(name: str, home: Home) -> list[str]:
+    """Everything `mend` does, and tags that protect versions are made anew where somebody removed them."""
+    with model_lock(home.locks, name, 0):
+        done, _ = mend(name, home)
+        with moving(name, home) as client:
+            return [*done, *_protect(client, name)]
+
+
+def _protect(client: MlflowClient, name: str) -> Iterator[str]:
+    for number in protected(client, name):
+        manifest = IndexManifest(**load_manifest(client, name, number))
+        if not is_protected(manifest):
+            try:
+                store = IndexStore.open(manifest.uri, manifest.table)
+                store.tag(manifest.tag, manifest.lance_version)
+                yield f"version {number} is protected again by the tag {manifest.tag}"
+            except StoreError as error:
+                yield f"version {number} cannot be protected: {error}"

@@ -1,0 +1,60 @@
+"""Moves pointers: what the verdict says after a night, what a person says at any time.
+
+A lock of their own, held for a moment, keeps two moves apart; a rollback never waits for a night that is under way.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect import task
+
+from tasks.config.settings import Home, find_home
+from tasks.errors import RefusedError
+from tasks.lock import model_lock
+from tasks.records import Move, Verdict, Version
+from tasks.registry import pointers
+from tasks.registry.connection import MlflowClient, connect
+from tasks.serving import prove
+
+SECONDS_TO_WAIT = 60
+FLOW = "flow reindex"
+
+
+@contextmanager
+def moving(name: str, home: Home) -> Iterator[MlflowClient]:
+    """MLflow, with nobody else of ours moving a pointer of this model."""
+    with model_lock(home.locks, f"{name}.pointers", SECONDS_TO_WAIT):
+        yield connect(home)
+
+
+@task(name="follow verdict", task_run_name="{verdict.decision} {version.name} v{version.number}")
+def follow_verdict(version: Version, verdict: Verdict) -> int | None:
+    """Put the version live, or let it wait for approval, or leave it; returns the number that is live now."""
+    reason = verdict.reasons[0]
+    with moving(version.name, find_home()) as client:
+        decision = verdict.decision
+        if decision == "promote":
+            try:
+                pointers.promote(client, version.name, version.number, by=FLOW, reason=reason, prove=prove)
+            except RefusedError as refusal:  # somebody rolled back while the night was under way
+                decision, reason = "hold", str(refusal)
+        if decision == "hold":
+            pointers.propose(client, version.name, version.number, by=FLOW, reason=reason)
+        return pointers.pointers(client, version.name).champion
+
+
+def promote_by_hand(name: str, number: int, by: str, reason: str, home: Home) -> Move:
+    """A person's promotion; it is made even while the model is held, and leaves the hold in place."""
+    with moving(name, home) as client:
+        return pointers.promote(client, name, number, by=by, reason=reason, prove=prove, force=True)
+
+
+def roll_back(name: str, to: int | None, by: str, reason: str, dry_run: bool, home: Home) -> Move:
+    """Put an earlier version live and hold the model; with `dry_run` only prove that it could be done."""
+    with moving(name, home) as client:
+        return pointers.rollback(client, name, to, by=by, reason=reason, prove=prove, dry_run=dry_run)
+
+
+def lift_hold(name: str, by: str, reason: str, home: Home) -> Move | None:
+    with moving(name, home) as client:
+        return pointers.unhold(client, name, by=by, reason=reason)

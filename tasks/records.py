@@ -1,0 +1,200 @@
+"""Small frozen records that the packages and tasks hand each other. Nothing heavy is imported here."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file that a source lists, not yet read."""
+
+    document: str
+    """Identifies the document everywhere: ``<source name>/<path in the source>``."""
+    source: str
+    path: str
+    revision: str
+    """Changes exactly when the bytes change: ``sha256:…``, ``git:<blob id>`` or ``etag:…``."""
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that gives no passages tonight, and why, in a sentence."""
+
+    document: str
+    reason: str
+    revision: str = ""
+    """The revision of the bytes that could not be used; empty where they were never reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Everything one source holds tonight."""
+
+    source: str
+    revision: str
+    """The commit for git; a hash over all files' revisions otherwise."""
+    files: tuple[SourceFile, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    """What a converter made of a file: markdown-like text without its front matter."""
+
+    text: str
+    title: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Front matter or document properties, JSON-safe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage: ``parsed.text[start:end] == text``."""
+
+    text: str
+    start: int
+    end: int
+    heading: tuple[str, ...] = ()
+    """The headings above the passage, outermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentState:
+    """What the table itself says it holds of one document."""
+
+    document: str
+    revision: str
+    recipe: str
+    passages: int
+    stale: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexManifest:
+    """All that is needed to open one index version again, anywhere the table can be reached."""
+
+    index: str
+    tag: str
+    """Lance tag that protects the version; the registry's version number with a ``v``."""
+    uri: str
+    """LanceDB database, absolute."""
+    table: str
+    lance_version: int
+    embedder: dict[str, Any]
+    """The ``EmbedderConfig`` as JSON."""
+    embedder_fingerprint: str
+    dimension: int
+    search: dict[str, Any]
+    """The ``SearchConfig`` as JSON: a version answers as it was scored."""
+    chunking: dict[str, Any]
+    fingerprint: str
+    """Hash over everything that decides what the version holds and how it was judged."""
+    corpus: str
+    """Hash over every document's id and revision."""
+    documents: int
+    passages: int
+    format: int = 1
+    """Raised when an older Tandem could no longer read the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One search result, with the place it came from."""
+
+    id: str
+    document: str
+    text: str
+    score: float
+    title: str | None
+    heading: tuple[str, ...]
+    start: int
+    end: int
+    tenant: str | None
+    language: str | None
+    date: str | None
+    tags: tuple[str, ...]
+    stale: bool
+    parsed_key: str
+    """Where the converted text of the whole document lies in the content store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered version: of an index now, of an adapter or a release later."""
+
+    name: str
+    number: int
+    run_id: str
+    created: float
+    """Seconds since the epoch."""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One entry of the ledger: a pointer moved, or a hold set or lifted."""
+
+    name: str
+    what: Literal["champion", "candidate", "previous", "hold"]
+    before: int | None
+    after: int | None
+    at: float
+    """Seconds since the epoch."""
+    by: str
+    """A person, ``flow reindex``, or ``MLflow UI (found later)``."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate decided, with the reasons as sentences for a person."""
+
+    decision: Literal["promote", "hold", "reject"]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What one night's parsing, chunking and embedding left on disk, ready to be written in one go."""
+
+    staged: str
+    """Arrow file with the new rows."""
+    rows: int
+    dimension: int
+    rewritten: tuple[str, ...]
+    """Documents whose rows are staged."""
+    failed: tuple[Problem, ...]
+    """Files that gave no passages tonight."""
+    stale: tuple[Problem, ...]
+    """Those among them whose last good passages stay."""
+    embedded: int
+    """Passages embedded tonight."""
+    reused: int
+    """Passages whose vectors were known."""
+    parsed: int
+    """Documents converted tonight; the others were known by their bytes."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What a run of the re-index did, as the flow's result and as the command's closing table."""
+
+    index: str
+    decision: Literal["unchanged", "promote", "hold", "reject"]
+    reasons: tuple[str, ...]
+    version: int | None = None
+    """The version registered tonight, if any."""
+    live: int | None = None
+    """The version that is live afterwards."""
+    counts: dict[str, int] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    champion_scores: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    quarantined: tuple[Problem, ...] = ()
+    golden: str = ""
+    """Hash over the golden file it was scored with."""
+    run_id: str = ""
+    """In MLflow; empty where no version was made."""

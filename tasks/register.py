@@ -1,0 +1,146 @@
+"""Registers a version in MLflow, with everything that explains it, and protects its state of the table."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import runtime, task
+
+from tasks.compare import GOLDEN_TAG, STATE_TAG, Work, state_of
+from tasks.config.index import ReindexConfig
+from tasks.config.settings import Home, find_home
+from tasks.evaluate import Evaluation
+from tasks.evaluation.report import plot_scores
+from tasks.index.embedding import resolve
+from tasks.index.store import IndexStore
+from tasks.maintain import Maintained
+from tasks.records import IndexManifest, Night, Version
+from tasks.registry.connection import connect
+from tasks.registry.runs import finish, log, start_run
+from tasks.registry.versions import next_number
+from tasks.registry.versions import register as register_version
+from tasks.serving import ENTRY_POINT
+
+PREDICT_PARAMS = {"k": int, "mode": str, "tenant": str}
+
+
+@contextmanager
+def mlflow_run(config: ReindexConfig) -> Iterator[str]:
+    """A run that ends with the block: FINISHED, or FAILED by an error. A killed one is closed by the next night."""
+    client = connect(find_home())
+    tags = {"prefect.flow_run_id": runtime.flow_run.id, "prefect.flow_run": runtime.flow_run.ui_url}
+    run_id = start_run(client, f"index-{config.name}", str(runtime.flow_run.name), config.name, tags)
+    try:
+        yield run_id
+    except BaseException:
+        finish(client, run_id, "FAILED")
+        raise
+    finish(client, run_id)
+
+
+def describe_version(config: ReindexConfig, work: Work, maintained: Maintained, home: Home) -> IndexManifest:
+    """The manifest of the version that the table's present state will become."""
+    store = IndexStore.open(home.lancedb, work.table)
+    return IndexManifest(
+        index=config.name,
+        tag=f"v{next_number(connect(home), config.name)}",
+        uri=str(home.lancedb),
+        table=work.table,
+        lance_version=maintained.health.version,
+        embedder=resolve(config.embedder).model_dump(mode="json"),
+        embedder_fingerprint=work.embedder,
+        dimension=store.dimension,
+        search=config.search.model_dump(mode="json"),
+        chunking=config.chunking.model_dump(mode="json"),
+        fingerprint=work.fingerprint,
+        corpus=maintained.corpus,
+        documents=len(maintained.documents),
+        passages=maintained.health.passages,
+    )
+
+
+@task(name="register", task_run_name="register {manifest.index} {manifest.tag}")
+def register(
+    config: ReindexConfig,
+    manifest: IndexManifest,
+    night: Night,
+    evaluation: Evaluation,
+    report: str,
+) -> Version:
+    """Log scores, parameters, report and configuration; tag the table; and only then make the version appear."""
+    home = find_home()
+    client = connect(home)
+    log(
+        client,
+        night.run_id,
+        params=flat(config.model_dump(mode="json")),
+        metrics=_metrics(night),
+        tags={"git.commit": git_commit(), "tandem.verdict": night.decision},
+        texts={
+            "report.md": report,
+            "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+            "verdict.json": json.dumps({"decision": night.decision, "reasons": night.reasons}, indent=1),
+            "scores_by_query.json": _by_query(evaluation),
+        },
+        files=[Path(config.golden)] if config.golden else [],
+        figures={"scores.png": plot_scores(evaluation.candidate, evaluation.champion)} if evaluation.candidate else {},
+    )
+    IndexStore.open(home.lancedb, manifest.table).tag(manifest.tag, manifest.lance_version)
+    return register_version(
+        client,
+        config.name,
+        night.run_id,
+        asdict(manifest),
+        number=int(manifest.tag.removeprefix("v")),
+        entry_point=ENTRY_POINT,
+        requirements=[f"tandem=={installed('tandem')}"],
+        params=PREDICT_PARAMS,
+        tags={
+            STATE_TAG: state_of(manifest.table, manifest.lance_version, manifest.fingerprint),
+            GOLDEN_TAG: night.golden,
+            "tandem.verdict": night.decision,
+            "tandem.lance_tag": manifest.tag,
+            "git.commit": git_commit(),
+        },
+        description=report,
+    )
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, with a mark if it was edited; empty outside of a repository."""
+    root = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as MLflow parameters: ``chunking.max_tokens``; lists stay one value."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
+    return result
+
+
+def _metrics(night: Night) -> dict[str, float]:
+    return (
+        {metric.replace("@", "_at_"): value for metric, value in night.scores.items()}
+        | {f"champion_{metric.replace('@', '_at_')}": v for metric, v in night.champion_scores.items()}
+        | {f"count_{name}": value for name, value in night.counts.items()}
+        | {f"seconds_{step}": value for step, value in night.seconds.items()}
+    )
+
+
+def _by_query(evaluation: Evaluation) -> str:
+    versions = {"candidate": evaluation.candidate, "champion": evaluation.champion}
+    values = {name: {"queries": v.queries, "values": v.values} for name, v in versions.items() if v}
+    return json.dumps(values, indent=1)

@@ -1,0 +1,102 @@
+"""The way to MLflow, embedded or a server, and one place where its failures become sentences."""
+
+import functools
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasks.config.settings import Home
+from tasks.errors import RegistryError, TandemError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+ANSWER_SECONDS = 4.0
+
+# It prints the traceback of every database error, which is raised as well and explained below.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def connect(home: Home) -> MlflowClient:
+    """A client for this home's MLflow; the embedded database is created at first use.
+
+    Raises RegistryError within seconds where a server does not answer.
+    """
+    uri = home.tracking_uri
+    with failures_explained(uri):
+        _check_that_it_answers(uri)
+        if not uri.startswith("sqlite:"):
+            return MlflowClient(uri, uri)
+        if not database_of(uri).exists():
+            _create_database(home, database_of(uri))
+        return MlflowClient(uri, uri)
+
+
+def explained(
+    function: Callable[Concatenate[MlflowClient, P], R],
+) -> Callable[Concatenate[MlflowClient, P], R]:
+    """Let a function that takes the client first raise RegistryError where MLflow fails."""
+
+    @functools.wraps(function)
+    def call(client: MlflowClient, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with failures_explained(client.tracking_uri):
+            return function(client, *args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def failures_explained(uri: str) -> Iterator[None]:
+    """Raise RegistryError, with the address and what to do, for whatever MLflow raises inside."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if isinstance(error, TandemError):
+            raise
+        raise RegistryError(_explanation(uri, error)) from error
+
+
+def database_of(uri: str) -> Path:
+    """The file of an ``sqlite:///`` address."""
+    return Path(uri.removeprefix("sqlite:///")).absolute()
+
+
+def _create_database(home: Home, database: Path) -> None:
+    """MLflow makes its schema in many steps and without a lock: do it once, aside, and put it in place whole."""
+    home.locks.mkdir(parents=True, exist_ok=True)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.locks / "mlflow.lock"):
+        if database.exists():
+            return
+        aside = database.with_name(f"{database.name}.new")
+        aside.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
+        aside.rename(database)
+
+
+def _check_that_it_answers(uri: str) -> None:
+    parts = urlsplit(uri)
+    port = parts.port or DEFAULT_PORTS.get(parts.scheme.partition("+")[0])
+    if parts.hostname and port:
+        socket.create_connection((parts.hostname, port), timeout=ANSWER_SECONDS).close()
+
+
+def _explanation(uri: str, error: Exception) -> str:
+    # What the database itself said, without the statement that SQLAlchemy wraps around it.
+    what = str(getattr(error.__cause__, "orig", error)).strip().partition("\n")[0]
+    if "disk is full" in what or "No space left" in what:
+        return f"the disk under MLflow ({uri}) is full: free some space and run again ({what})"
+    # An error of the system that names no file is one of the network.
+    if "API request to" in what or (isinstance(error, OSError) and error.filename is None):
+        return f"MLflow at {uri} does not answer: start it, or check MLFLOW_TRACKING_URI ({what})"
+    return f"MLflow at {uri}: {what}"

@@ -1,0 +1,133 @@
+"""MLflow runs: what was done, with which settings, and what came out."""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.time import get_current_time_millis
+
+from tasks.registry.connection import database_of, explained
+
+MODEL_TAG = "tandem.model"
+CLOSED_TAG = "tandem.closed"
+BATCH = 100
+PAGE = 1000
+
+
+@explained
+def start_run(
+    client: MlflowClient, experiment: str, run_name: str, model: str, tags: Mapping[str, Any] | None = None
+) -> str:
+    """Start a run that works on ``model``; returns its id. The caller finishes it."""
+    every_tag = {MODEL_TAG: model} | {key: str(value) for key, value in (tags or {}).items()}
+    run = client.create_run(experiment_id(client, experiment), tags=every_tag, run_name=run_name)
+    return run.info.run_id
+
+
+@explained
+def log(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    texts: Mapping[str, str] | None = None,
+    files: Iterable[Path] = (),
+    figures: Mapping[str, Any] | None = None,
+    step: int = 0,
+) -> None:
+    """Add to a run. ``texts`` and matplotlib ``figures`` are artifacts by file name, ``files`` keep their own names."""
+    now = get_current_time_millis()
+    all_params = [Param(key, str(value)) for key, value in (params or {}).items()]
+    all_metrics = [Metric(key, float(value), now, step) for key, value in (metrics or {}).items()]
+    all_tags = [RunTag(key, str(value)) for key, value in (tags or {}).items()]
+    for start in range(0, max(len(all_params), len(all_metrics), len(all_tags)), BATCH):
+        part = slice(start, start + BATCH)
+        client.log_batch(run_id, metrics=all_metrics[part], params=all_params[part], tags=all_tags[part])
+    for name, text in (texts or {}).items():
+        client.log_text(run_id, text, name)
+    for name, figure in (figures or {}).items():
+        client.log_figure(run_id, figure, name)
+    for file in files:
+        client.log_artifact(run_id, str(file))
+
+
+@explained
+def finish(client: MlflowClient, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+    """End a run."""
+    client.set_terminated(run_id, status)
+
+
+@explained
+def read_text(client: MlflowClient, run_id: str, file: str) -> str:
+    """A text artifact of a run, such as the scores by query of the version it registered."""
+    return read_artifact(client, f"{client.get_run(run_id).info.artifact_uri}/{file}")
+
+
+@explained
+def read_metrics(client: MlflowClient, run_id: str) -> dict[str, float]:
+    """The last value of every metric of a run."""
+    return dict(client.get_run(run_id).data.metrics)
+
+
+@explained
+def close_abandoned(client: MlflowClient, model: str) -> list[str]:
+    """Set the model's runs whose process is gone to KILLED; returns their ids.
+
+    The caller holds the model's lock, so no run of it that is still RUNNING can be alive.
+    """
+    abandoned = running(client, model)
+    for run_id in abandoned:
+        client.set_tag(run_id, CLOSED_TAG, "its process was gone before it could end the run")
+        client.set_terminated(run_id, "KILLED")
+    return abandoned
+
+
+@explained
+def running(client: MlflowClient, model: str) -> list[str]:
+    """The ids of the model's runs that are RUNNING, whether their process is there or not."""
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    query = f"attributes.status = 'RUNNING' and tags.`{MODEL_TAG}` = '{model}'"
+    return [run.info.run_id for run in search_runs(client, experiments, query)]
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """The id of an experiment, which is created where it is missing."""
+    if found := client.get_experiment_by_name(name):
+        return found.experiment_id
+    try:
+        return client.create_experiment(name, artifact_location=_artifact_location(client, name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return experiment_id(client, name)  # another process was first
+
+
+def search_runs(client: MlflowClient, experiments: list[str], query: str, order: list[str] | None = None) -> list[Run]:
+    """Every run that a query finds, over all pages."""
+    page = client.search_runs(experiments, query, max_results=PAGE, order_by=order)
+    runs = list(page)
+    while page.token:
+        page = client.search_runs(experiments, query, max_results=PAGE, order_by=order, page_token=page.token)
+        runs += page
+    return runs
+
+
+def read_artifact(client: MlflowClient, uri: str) -> str:
+    """The text behind an artifact address, wherever it is kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri)
+        return Path(path).read_text(encoding="utf-8")
+
+
+def _artifact_location(client: MlflowClient, experiment: str) -> str | None:
+    """Beside the embedded database (MLflow's default is the working directory); a server decides itself."""
+    if not client.tracking_uri.startswith("sqlite:"):
+        return None
+    return (database_of(client.tracking_uri).parent / "artifacts" / experiment).as_uri()

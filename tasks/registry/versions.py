@@ -1,0 +1,212 @@
+"""Versions of a model: registered whole or not at all, found by number or by alias."""
+
+import json
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+from tasks.errors import RegistryError
+from tasks.records import Version
+from tasks.registry.connection import explained
+from tasks.registry.runs import read_artifact
+
+LAST_NUMBER_TAG = "tandem.last_number"
+TYPES = {str: DataType.string, int: DataType.long, float: DataType.double, bool: DataType.boolean}
+
+
+@explained
+def next_number(client: MlflowClient, name: str) -> int:
+    """The number the next registered version will get.
+
+    MLflow's SQL store keeps the row of a deleted version and counts on from it without showing it, so the
+    highest number ever given is kept as a tag of the model.
+    """
+    try:
+        tags = client.get_registered_model(name).tags
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return 1
+    newest = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+    numbers = [int(version.version) for version in newest]
+    return max(int(tags.get(LAST_NUMBER_TAG, 0)), *numbers, 0) + 1
+
+
+@explained
+def register(
+    client: MlflowClient,
+    name: str,
+    run_id: str,
+    manifest: Mapping[str, Any],
+    *,
+    number: int,
+    entry_point: str,
+    requirements: Sequence[str],
+    params: Mapping[str, type] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    description: str | None = None,
+) -> Version:
+    """Register ``manifest`` as version ``number`` (see `next_number`) of ``name``, loadable as a pyfunc.
+
+    ``params`` names what ``predict`` takes beside the texts, and its types; what is not given is not handed
+    on. The version appears in the last step, whole: a process that is killed leaves at most artifacts of its
+    run. Raises RegistryError where somebody else registered a version in between; nothing is left of it then.
+    """
+    _make_sure_model_exists(client, name)
+    _log_model(client, run_id, manifest, entry_point, requirements, params or {})
+    source = f"{client.get_run(run_id).info.artifact_uri}/model"
+    every_tag = {key: str(value) for key, value in (tags or {}).items()}
+    version = client.create_model_version(name, source, run_id, tags=every_tag, description=description)
+    client.set_registered_model_tag(name, LAST_NUMBER_TAG, version.version)
+    if int(version.version) != number:
+        client.delete_model_version(name, version.version)
+        raise RegistryError(
+            f"MLflow gave {name} the version number {version.version} instead of {number}: somebody "
+            "registered or deleted a version meanwhile. Nothing was registered: run again."
+        )
+    return _record(version)
+
+
+@explained
+def resolve_champion(client: MlflowClient, name: str) -> Version | None:
+    """The live version, or None. One query: cheap enough to ask before every answer."""
+    return _find(client, name, "champion")
+
+
+@explained
+def get(client: MlflowClient, name: str, which: int | str) -> Version:
+    """The version with this number or alias. Raises RegistryError where there is none."""
+    version = _find(client, name, which)
+    if version is None:
+        numbers = [str(known.number) for known in list_versions(client, name)]
+        known = f"it has {', '.join(numbers)}" if numbers else "nothing is registered under that name"
+        raise RegistryError(f"{name} has no version {which}: {known}")
+    return version
+
+
+@explained
+def list_versions(client: MlflowClient, name: str) -> list[Version]:
+    """Every version that exists, oldest first."""
+    aliases = _aliases(client, name)
+    versions = [_record(version) for version in search_versions(client, name)]
+    return [
+        Version(known.name, known.number, known.run_id, known.created, tuple(aliases.get(known.number, ())))
+        for known in versions
+    ]
+
+
+@explained
+def load_manifest(client: MlflowClient, name: str, which: int | str) -> dict[str, Any]:
+    """The manifest of the version with this number or alias."""
+    version = get(client, name, which)
+    source = client.get_model_version_download_uri(name, str(version.number))
+    try:
+        return json.loads(read_artifact(client, f"{source}/artifacts/manifest.json"))
+    except (OSError, ValueError, MlflowException) as error:
+        raise RegistryError(
+            f"the manifest of {name} version {version.number} cannot be read from {source}: {error}"
+        ) from error
+
+
+@explained
+def newest_tags(client: MlflowClient, name: str) -> dict[str, str]:
+    """The tags of the newest version; none where there is no version."""
+    newest = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+    return dict(newest[0].tags) if newest else {}
+
+
+@explained
+def list_names(client: MlflowClient) -> list[str]:
+    """The name of every registered model, in alphabetical order."""
+    page = client.search_registered_models()
+    names = [model.name for model in page]
+    while page.token:
+        page = client.search_registered_models(page_token=page.token)
+        names += [model.name for model in page]
+    return sorted(names)
+
+
+def search_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """Every version as MLflow gives it, oldest first, over all pages."""
+    query, order = f"name = '{name}'", ["version_number ASC"]
+    page = client.search_model_versions(query, order_by=order)
+    versions = list(page)
+    while page.token:
+        page = client.search_model_versions(query, order_by=order, page_token=page.token)
+        versions += page
+    return versions
+
+
+def _find(client: MlflowClient, name: str, which: int | str) -> Version | None:
+    try:
+        if isinstance(which, int):
+            return _record(client.get_model_version(name, str(which)))
+        return _record(client.get_model_version_by_alias(name, which))
+    except MlflowException as error:
+        # MLflow says "invalid parameter" for an alias that is not set.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[int, list[str]]:
+    try:
+        found = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    by_number: dict[int, list[str]] = {}
+    for alias, number in sorted(found.items()):
+        by_number.setdefault(int(number), []).append(alias)
+    return by_number
+
+
+def _record(version: ModelVersion) -> Version:
+    created = version.creation_timestamp / 1000
+    return Version(version.name, int(version.version), version.run_id or "", created, tuple(version.aliases))
+
+
+def _make_sure_model_exists(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _log_model(
+    client: MlflowClient,
+    run_id: str,
+    manifest: Mapping[str, Any],
+    entry_point: str,
+    requirements: Sequence[str],
+    params: Mapping[str, type],
+) -> None:
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(DataType.string)]),
+        outputs=Schema([ColSpec(AnyType())]),
+        params=ParamSchema([ParamSpec(param, TYPES[kind], None) for param, kind in params.items()]),
+    )
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*An input example was not provided")
+        manifest_file = Path(folder, "manifest.json")
+        manifest_file.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        mlflow.pyfunc.save_model(
+            f"{folder}/model",
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={"manifest": str(manifest_file)},
+            model_config={"entry_point": entry_point},
+            pip_requirements=list(requirements),
+            signature=signature,
+        )
+        client.log_artifacts(run_id, f"{folder}/model", "model")

@@ -1,0 +1,141 @@
+"""The morning's report: a markdown artifact in Prefect, the same text in MLflow, a table on the terminal."""
+
+from collections.abc import Sequence
+
+from prefect import runtime
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from tasks.compare import Work
+from tasks.config.settings import Home
+from tasks.documents.changes import Changes
+from tasks.evaluate import Evaluation
+from tasks.evaluation.report import scores_table
+from tasks.evaluation.retrieval import RetrievalScores
+from tasks.maintain import Maintained
+from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict
+
+VERDICTS = {
+    "promote": "went live",
+    "hold": "is held for a person to decide",
+    "reject": "was rejected; what was live stays live",
+    "unchanged": "Nothing changed; no version was made",
+}
+LONGEST_LIST = 50
+
+
+def summarise(
+    work: Work,
+    prepared: Prepared,
+    maintained: Maintained,
+    evaluation: Evaluation,
+    verdict: Verdict,
+    manifest: IndexManifest,
+    seconds: dict[str, float],
+    run_id: str,
+) -> Night:
+    """What the night did, as one record."""
+    counts = count_changes(work.changes) | {
+        "files set aside": len(maintained.quarantined),
+        "documents with stale passages": maintained.stale,
+        "documents converted": prepared.parsed,
+        "passages embedded": prepared.embedded,
+        "passages reused": prepared.reused,
+        "passages in the index": maintained.health.passages,
+    }
+    return Night(
+        index=manifest.index,
+        decision=verdict.decision,
+        reasons=verdict.reasons,
+        version=int(manifest.tag.removeprefix("v")),
+        counts=counts,
+        scores=_means(evaluation.candidate),
+        champion_scores=_means(evaluation.champion),
+        seconds=seconds,
+        quarantined=maintained.quarantined,
+        golden=work.golden,
+        run_id=run_id,
+    )
+
+
+def summarise_quiet(name: str, work: Work, seconds: dict[str, float]) -> Night:
+    """A night without anything to do; what held the last version still holds it."""
+    held = work.changes.held
+    return Night(
+        index=name,
+        decision="hold" if held else "unchanged",
+        reasons=held or ("Sources, configuration and golden queries are as they were.",),
+        counts=count_changes(work.changes),
+        seconds=seconds,
+        golden=work.golden,
+    )
+
+
+def count_changes(changes: Changes) -> dict[str, int]:
+    return {
+        "documents added": len(changes.added),
+        "documents changed": len(changes.changed),
+        "documents moved": len(changes.moved),
+        "documents deleted": 0 if changes.held else len(changes.deleted),
+        "documents gone but kept": len(changes.deleted) if changes.held else 0,
+        "documents unchanged": changes.unchanged,
+    }
+
+
+def _means(scores: RetrievalScores | None) -> dict[str, float]:
+    return {metric: estimate.mean for metric, estimate in scores.means.items()} if scores else {}
+
+
+def write_report(night: Night, evaluation: Evaluation | None = None) -> str:
+    """The night as markdown."""
+    version = f"Version {night.version} " if night.version else ""
+    parts = [
+        f"# {night.index}: {version}{VERDICTS[night.decision]}",
+        "\n".join(f"- {reason}" for reason in night.reasons),
+        "## Documents and passages",
+        _table(["what", "count"], [[name, f"{count:,}"] for name, count in night.counts.items()]),
+    ]
+    if evaluation and evaluation.candidate:
+        rows = scores_table(evaluation.candidate, evaluation.champion)
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        parts += ["## Scores", _table(columns, [[row.get(column, "") for column in columns] for row in rows])]
+    if evaluation and evaluation.comparison and evaluation.comparison.worst:
+        worst = [[query, f"{before:.3f}", f"{now:.3f}"] for query, before, now in evaluation.comparison.worst]
+        parts += ["## Queries that lost most", _table(["query", "champion", "candidate"], worst)]
+    if night.quarantined:
+        parts += ["## Files set aside", _quarantine(night.quarantined)]
+    seconds = [[step, f"{spent:.2f}"] for step, spent in night.seconds.items()]
+    parts += ["## Time", _table(["step", "seconds"], seconds)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def publish(night: Night, report: str, home: Home) -> None:
+    """Show the report in the Prefect UI, with the way to MLflow."""
+    if runtime.flow_run.id is None:
+        return
+    where = f"\n\nMLflow ({home.tracking_uri}): experiment `index-{night.index}`, run `{night.run_id}`\n"
+    create_markdown_artifact(
+        report + (where if night.run_id else ""),
+        key=f"reindex-{night.index.replace('_', '-')}",
+        description=f"{night.index}: {night.decision}",
+    )
+    if night.run_id and home.tracking_uri.startswith("http"):
+        create_link_artifact(
+            f"{home.tracking_uri}/#/models/{night.index}/versions/{night.version}",
+            link_text=f"{night.index} version {night.version} in MLflow",
+            key=f"mlflow-{night.index.replace('_', '-')}",
+        )
+
+
+def _quarantine(problems: Sequence[Problem]) -> str:
+    shown = [[f"`{problem.document}`", problem.reason] for problem in problems[:LONGEST_LIST]]
+    more = len(problems) - len(shown)
+    return _table(["file", "reason"], shown) + (f"\n\n… and {more} more" if more > 0 else "")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in cells)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

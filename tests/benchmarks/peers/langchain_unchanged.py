@@ -1,0 +1,46 @@
+"""A night on which nothing changed, with LangChain's index(); run with the peers' own Python.
+
+The first build uses a fake embedding, because its time does not matter. After that every line on standard
+input (`full` or `incremental`, the clean-up mode of index()) runs one warm, unchanged night and prints one
+JSON object; so a driver can alternate these nights with Tandem's. A first object is printed when the build
+is done.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from common import Clock
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.indexing import index
+from langchain_parts import Splitter, load, open_store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of markdown documents")
+    parser.add_argument("output", type=Path, help="empty folder for the LanceDB database")
+    args = parser.parse_args()
+    folder = args.folder.resolve()
+    splitter = Splitter()
+    store, records = open_store(args.output, DeterministicFakeEmbedding(size=384))
+
+    def night(cleanup: str) -> dict[str, object]:
+        clock = Clock()
+        with clock.phase("load"):
+            documents = load(folder)
+        with clock.phase("split"):
+            passages = splitter.split(documents)
+        with clock.phase("index"):
+            counts = index(passages, records, store, cleanup=cleanup, source_id_key="source", key_encoder="sha256")
+        seconds = {**clock.seconds, "total": sum(clock.seconds.values())}
+        return {"cleanup": cleanup, "documents": len(documents), "seconds": seconds, **counts}
+
+    print(json.dumps(night("full")), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(night(line.strip())), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Every test has its own home: nothing is read from or written to the repository's data/ and mlruns/."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.config.index import ReindexConfig
+from tasks.config.settings import Home, prepare_environment
+
+prepare_environment(Home(Path(os.environ.get("TMPDIR", "/tmp"), "tandem-tests")))
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_real_data = pytest.mark.skipif(not SHARED.exists(), reason=f"the real data is not at {SHARED}")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """An empty installation in a temporary folder, also for the processes a test starts."""
+    root = tmp_path / "home"
+    root.mkdir()
+    monkeypatch.setenv("TANDEM_HOME", str(root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Home(root)
+
+
+@pytest.fixture
+def ready_home(home: Home) -> Home:
+    """A home whose MLflow database is there already, to save the seconds of making it."""
+    import shutil
+
+    from tests.registry_fixtures import empty_home
+
+    home.mlruns.mkdir()
+    shutil.copy(empty_home().mlruns / "mlflow.db", home.mlruns)
+    return home
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[None]:
+    """A real Prefect server with a database of its own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder of documents for a test to edit."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def configure(site: Path) -> Callable[..., ReindexConfig]:
+    """Makes the configuration of an index over `site`; keywords replace settings."""
+
+    def make(**settings: object) -> ReindexConfig:
+        source = {"name": "docs", "location": str(site)} | settings.pop("source", {})  # type: ignore[operator]
+        return ReindexConfig.model_validate({"name": "docs", "sources": [source], "lock_minutes": 0} | settings)
+
+    return make

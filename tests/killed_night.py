@@ -1,0 +1,43 @@
+"""A night that kills its own process with SIGKILL at a named step. Started as a process by test_crash.py.
+
+python -m tests.killed_night CONFIG.json module:function|module:Class.method before|after COUNT
+"""
+
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def die_at(point: str, when: str, count: int) -> None:
+    """Replace a function by itself with a SIGKILL before or after its `count`-th call."""
+    module_name, _, path = point.partition(":")
+    owner: Any = importlib.import_module(module_name)
+    *holders, name = path.split(".")
+    for holder in holders:
+        owner = getattr(owner, holder)
+    original = getattr(owner, name)
+    calls = 0
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, deadly)
+
+
+if __name__ == "__main__":
+    config_file, point, when, count = sys.argv[1:]
+    from flows.reindex import reindex
+    from tasks.config.index import ReindexConfig
+
+    die_at(point, when, int(count))
+    reindex(ReindexConfig.model_validate_json(Path(config_file).read_text()))

@@ -1,0 +1,314 @@
+"""Every format gives its text or a sentence that says why not; metadata follows the source's rules."""
+
+import datetime
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.config.index import SourceConfig
+from tasks.documents.metadata import describe
+from tasks.documents.parsing import parse
+from tasks.errors import ConfigError, ParseError
+from tasks.records import ParsedDocument, SourceFile
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+realdata = [
+    pytest.mark.realdata,
+    pytest.mark.skipif(not DATA.is_dir(), reason="the data lie beside the project only where they are shared"),
+]
+
+
+class TestText:
+    def test_front_matter_is_metadata_and_not_text(self) -> None:
+        parsed = parse("a.md", b"---\ntitle: Leave\ntags: [hr, rules]\ndate: 2024-03-01\n---\n\n# Rest\n\nSleep.\n")
+        assert parsed.text == "# Rest\n\nSleep."
+        assert parsed.title == "Rest"
+        assert parsed.metadata == {"title": "Leave", "tags": ["hr", "rules"], "date": "2024-03-01"}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "---\ntitle: a: b: c\n---\nBody.",
+            "---\n- a\n- list\n---\nBody.",
+            "---\n\nA paragraph between two rules.\n\n---\nBody.",
+            "---\nNever closed.\nBody.",
+            "---js\n{}\n---\nBody.",
+            "{\nno json\n}\nBody.",
+        ],
+    )
+    def test_what_is_no_proper_front_matter_stays_text(self, text: str) -> None:
+        parsed = parse("a.md", text.encode())
+        assert (parsed.text, parsed.metadata) == (text, {})
+
+    @pytest.mark.parametrize(
+        ("data", "text"),
+        [
+            ("Grüße".encode("utf-8-sig"), "Grüße"),
+            ("Grüße".encode("utf-16"), "Grüße"),
+            ("Der Bär aß süße Äpfel über den Dächern von Köln. ".encode("latin-1") * 5, "Der Bär aß süße Äpfel"),
+            ("佐藤太郎は東京に住んでいます。".encode("cp932") * 20, "佐藤太郎は東京に住んでいます。"),
+            (b"one\r\ntwo\rthree\n", "one\ntwo\nthree\n"),
+        ],
+    )
+    def test_text_is_read_in_the_encoding_it_was_written_in(self, data: bytes, text: str) -> None:
+        assert parse("a.txt", data).text.startswith(text)
+
+    def test_an_empty_file_is_an_empty_document(self) -> None:
+        for name in ("a.md", "a.txt", "a.html"):
+            assert parse(name, b"") == ParsedDocument("")
+
+    def test_a_file_without_extension_is_text_if_it_reads_as_text(self) -> None:
+        assert parse("docs/LICENSE", b"Do what you like.").text == "Do what you like."
+        with pytest.raises(ParseError, match="not text"):
+            parse("docs/core", b"\x7fELF\0\0\1\2")
+
+    def test_the_rules_of_wide_tables_are_cut_short(self) -> None:
+        dashes = "-" * 300
+        text = f"| a | b |\n| {dashes} | :{dashes}: |\n| {dashes} | 1 |\n\n```\n{dashes}\n```"
+        assert parse("a.md", text.encode()).text == text.replace(f"| {dashes} | :{dashes}: |", "| --- | :---: |")
+
+    def test_the_first_heading_is_the_title_without_its_markup(self) -> None:
+        assert parse("a.md", b"Intro\n\n```\n# no\n```\n\n## The *real* [title](x.md)\n").title == "The real title"
+
+
+PAGE = """<html lang="de-AT"><head><title>Urlaub</title><meta name="date" content="2024-05-06"></head><body>
+<nav><ul><li><a href="/">Start</a></li><li><a href="/impressum">Impressum</a></li></ul></nav>
+<main><article><h1>Urlaub nehmen</h1><p>Wer Urlaub nehmen will, fragt zuerst das Team und dann die Leitung, und
+zwar rechtzeitig.</p><h2>Fristen</h2><p>Der Antrag ist zwei Wochen vorher zu stellen, damit alle planen können.</p>
+<table><tr><th>Tage</th><th>Frist</th></tr><tr><td>1</td><td>ein Tag</td></tr></table></article></main>
+<footer>Cookies und Datenschutz</footer></body></html>"""
+
+
+class TestHtml:
+    def test_the_article_is_kept_and_the_navigation_is_not(self) -> None:
+        parsed = parse("a.html", PAGE.encode())
+        assert "# Urlaub nehmen" in parsed.text
+        assert "## Fristen" in parsed.text
+        assert "| 1 | ein Tag |" in parsed.text
+        assert "Impressum" not in parsed.text
+        assert "Cookies" not in parsed.text
+        assert "---\n" not in parsed.text.replace("|---|---|\n", "")
+        assert (parsed.metadata["date"], parsed.metadata["language"]) == ("2024-05-06", "de-AT")
+
+    def test_a_page_without_article_says_so(self) -> None:
+        with pytest.raises(ParseError, match="no article found"):
+            parse("a.html", b"<html><body><script>go()</script></body></html>")
+
+
+def pdf(encrypted: bool = False) -> bytes:
+    """A page that says "Hello reader", written by hand; with `encrypted`, one that wants a password."""
+    content = b"BT /F1 24 Tf 72 700 Td (Hello reader) Tj ET"
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
+        b"/Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
+        b"<< /Filter /Standard /V 1 /R 2 /P -44 /O <%s> /U <%s> >>" % (b"11" * 32, b"22" * 32),
+    ]
+    out, places = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        places.append(len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"xref\n0 6\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % place for place in places)
+    lock = b"/Encrypt 5 0 R /ID [<00> <00>]" if encrypted else b""
+    return out + table + b"trailer << /Size 6 /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF" % (lock, len(out))
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return packed.getvalue()
+
+
+class TestReasons:
+    def test_a_pdf_is_read_and_an_encrypted_or_damaged_one_says_why_not(self) -> None:
+        assert parse("a.pdf", pdf()).text == "Hello reader"
+        with pytest.raises(ParseError, match="encrypted with a password"):
+            parse("a.pdf", pdf(encrypted=True))
+        for data in (pdf()[:40], pdf()[100:300], b"", b"%PDF-1.4 nothing"):
+            with pytest.raises(ParseError, match="damaged or cut short: it cannot be read as PDF"):
+                parse("a.pdf", data)
+
+    def test_a_zip_bomb_is_refused_before_it_is_unpacked(self) -> None:
+        bomb = zipped({"word/document.xml": b"\0" * 30_000_000})
+        with pytest.raises(ParseError, match=r"unpacks to 30 MB from 0\.0 MB: it looks like a zip bomb"):
+            parse("a.docx", bomb)
+
+    def test_damaged_encrypted_and_mislabelled_office_files_say_so(self) -> None:
+        with pytest.raises(ParseError, match="damaged or cut short: it cannot be unpacked"):
+            parse("a.xlsx", b"PK\3\4 and no more")
+        with pytest.raises(ParseError, match="encrypted with a password, or in an older format"):
+            parse("a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600)
+        with pytest.raises(ParseError, match="cannot be read as DOCX"):
+            parse("a.docx", zipped({"hello.txt": b"no document"}))
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [("a.JPG", "an image"), ("a.zip", "an archive"), ("a.exe", r"files of the kind \.exe are not read")],
+    )
+    def test_what_holds_no_text_says_so(self, name: str, reason: str) -> None:
+        with pytest.raises(ParseError, match=reason):
+            parse(name, b"\x89\0\1")
+
+
+READ = {
+    "formats/LICENSE": ["MIT License"],
+    "formats/RECEIPT-2024-TXN-98765_retail_purchase.pdf": ["TECHMART ELECTRONICS", "4567 Innovation Blvd"],
+    "formats/REPAIR-2022-INV-001_multipage.pdf": ["ZAVA AUTO REPAIR", "GRAND TOTAL", "Bruce Wayne"],
+    "formats/SPARSE-2024-INV-1234_borderless_table.pdf": ["INVENTORY RECONCILIATION REPORT", "SKU-8847"],
+    "formats/equations.docx": [r"\frac{m\lambda }{a}"],
+    "formats/masterformat_partial_numbering.pdf": ["The intent of this Request for Proposal"],
+    "formats/movie-theater-booking-2024.pdf": ["STARLIGHT CINEMAS", "2024-12-5678"],
+    "formats/ocr/docx_complex_layout.docx": ["| Authentication | Active |"],
+    "formats/ocr/docx_multipage.docx": ["This is the first paragraph on page 1."],
+    "formats/ocr/pdf_complex_layout.pdf": ["Complex Layout Document"],
+    "formats/ocr/pdf_multipage.pdf": ["Page 3 - Image at top", "Main content of page 2 starts here."],
+    "formats/ocr/pptx_complex_layout.pptx": ["Our products lead the market"],
+    "formats/ocr/xlsx_complex_layout.xlsx": ["| Retention Rate | 92% |"],
+    "formats/rlink.docx": ["Testing Linked Images"],
+    "formats/test.docx": ["AutoGen: Enabling Next-Gen LLM Applications", "# Introduction"],
+    "formats/test.epub": ["# Chapter 1: Test Content", "**test**"],
+    "formats/test.json": ["5b64c88c-b3c3-4510-bcb8-da0b200602d8"],
+    "formats/test.pdf": ["Large language models (LLMs) are becoming a crucial building block"],
+    "formats/test.pptx": ["AutoGen is an open-source framework", "1b92870d-e3b5-4e65-8153-919f4ff45592"],
+    "formats/test.rtf": ["This is a Sample RTF File"],
+    "formats/test.xls": ["## Sheet1", "| 89 | 82 | 100 | 12 |"],
+    "formats/test.xlsx": ["## Sheet1", "| 89 | 82 | 100 | 12 |"],
+    "formats/test_blog.html": ["Large language models (LLMs) are powerful tools"],
+    "formats/test_mskanji.csv": ["| 名前 | 年齢 | 住所 |", "| 髙橋淳 | 35 | 名古屋 |"],
+    "formats/test_notebook.ipynb": ["# Test Notebook", 'print("markitdown")'],
+    "formats/test_outlook_msg.msg": ["This is the body of the test email message"],
+    "formats/test_rss.xml": ["The Official Microsoft Blog", "Ignite 2024"],
+    "formats/test_wikipedia.html": ["Microsoft entered the operating system (OS) business in 1980"],
+    "formats/test_with_comment.docx": ["AutoGen: Enabling Next-Gen LLM Applications"],
+    "handbook/downloads/EFT_Enrollment_Form.pdf": ["ELECTRONIC FUNDS TRANSFER (EFT) ENROLLMENT FORM"],
+    "handbook/downloads/TEMPLATE_Internal_kickoff_agenda.docx": ["All 18F AMs are expected to hold a team kickoff"],
+    "handbook/downloads/TEMPLATE_Project_README.docx": ["All 18F teams are expected to maintain a README"],
+    "handbook/downloads/TEMPLATE_Risk_tracker.xlsx": ["All 18F teams are expected to track risks"],
+    "handbook/downloads/TEMPLATE_Team_charter.docx": ["All 18F teams are expected to have a team charter"],
+    "handbook/downloads/TEMPLATE_Weekly_ship_template.docx": ["send weekly ship updates"],
+}
+REFUSED = {
+    "formats/MEDRPT-2024-PAT-3847_medical_report_scan.pdf": "no text layer",
+    "formats/ocr/pdf_scanned_invoice.pdf": "no text layer",
+    "formats/random.bin": "files of the kind .bin are not read",
+    "formats/test.jpg": "an image",
+    "formats/test_llm.jpg": "an image",
+    "formats/test_files.zip": "an archive",
+    "handbook/downloads/my-form.pdf": "a damaged text layer",
+}
+
+
+class TestRealFiles:
+    pytestmark = realdata
+
+    def test_every_file_is_in_one_of_the_two_tables(self) -> None:
+        folders = [DATA / "formats", DATA / "handbook" / "downloads"]
+        there = {str(path.relative_to(DATA)) for folder in folders for path in folder.rglob("*") if path.is_file()}
+        assert {name for name in there if "expected_outputs" not in name} == {*READ, *REFUSED}
+
+    @pytest.mark.parametrize("name", READ)
+    def test_a_real_file_gives_its_text(self, name: str) -> None:
+        parsed = parse(name, (DATA / name).read_bytes())
+        for phrase in READ[name]:
+            assert phrase in parsed.text
+        assert not parsed.text.startswith("---")
+        assert "![](" not in parsed.text
+
+    @pytest.mark.parametrize("name", REFUSED)
+    def test_a_real_file_without_text_says_why(self, name: str) -> None:
+        with pytest.raises(ParseError, match=re.escape(REFUSED[name])):
+            parse(name, (DATA / name).read_bytes())
+
+    def test_random_bytes_under_a_text_s_name_are_refused(self) -> None:
+        with pytest.raises(ParseError, match="not text"):
+            parse("random.md", (DATA / "formats/random.bin").read_bytes())
+
+    def test_navigation_of_a_real_page_is_left_out(self) -> None:
+        text = parse("a.html", (DATA / "formats/test_wikipedia.html").read_bytes()).text
+        assert "Privacy policy" not in text
+        assert "Contact us" not in text
+        assert len(text) < 100_000
+
+    @pytest.mark.parametrize(
+        "name", [name for name in READ if name.endswith(".pdf") and re.search(r"\d{4}|test\.pdf", name)]
+    )
+    def test_a_pdf_loses_next_to_no_word_that_another_converter_finds(self, name: str) -> None:
+        expected = DATA / "formats/expected_outputs" / f"{Path(name).stem}.md"
+        words = set(re.findall(r"[^\W_]{4,}", expected.read_text()))
+        found = parse(name, (DATA / name).read_bytes()).text
+        assert len([word for word in words if word not in found]) <= 0.05 * len(words)
+
+
+def described(path: str = "guide/leave.md", parsed: ParsedDocument | None = None, **settings: Any) -> dict[str, Any]:
+    source = SourceConfig(name="docs", location=".", **settings)
+    file = SourceFile(f"docs/{path}", "docs", path, "sha256:0", 1)
+    return describe(source, file, parsed or ParsedDocument("Text."))
+
+
+class TestMetadata:
+    def test_a_document_says_its_title_language_tags_and_date(self) -> None:
+        front = {"title": "Leave", "language": "de-AT", "tags": "hr, rules", "updated": "1 March 2024"}
+        assert described(parsed=ParsedDocument("Text.", "Rest", front), language="en", tags=("handbook", "hr")) == {
+            "title": "Leave",
+            "tenant": None,
+            "language": "de",
+            "tags": ("handbook", "hr", "rules"),
+            "date": datetime.date(2024, 3, 1),
+        }
+
+    def test_without_front_matter_the_heading_then_the_file_name_is_the_title(self) -> None:
+        assert described(parsed=ParsedDocument("Text.", "Rest"))["title"] == "Rest"
+        assert described()["title"] == "leave"
+        assert (
+            described(parsed=ParsedDocument("", None, {"name": "X", "title": " "}), title_keys=("title", "name"))[
+                "title"
+            ]
+            == "X"
+        )
+
+    def test_a_document_cannot_choose_who_sees_it(self) -> None:
+        front = {"tenant": "acme"}
+        assert described(parsed=ParsedDocument("Text.", None, front))["tenant"] is None
+        assert described(parsed=ParsedDocument("Text.", None, front), tenant="zeta")["tenant"] == "zeta"
+
+    def test_the_tenant_comes_from_the_path_where_a_pattern_says_so(self) -> None:
+        pattern = r"^tenants/(?P<tenant>[^/]+)/"
+        assert described("tenants/acme/a.md", tenant_pattern=pattern, tenant="all")["tenant"] == "acme"
+        assert described("shared/a.md", tenant_pattern=pattern, tenant="all")["tenant"] == "all"
+
+    @pytest.mark.parametrize(
+        ("value", "date"),
+        [
+            ("2024-03-01", datetime.date(2024, 3, 1)),
+            ("2024-03-01T10:00:00Z", datetime.date(2024, 3, 1)),
+            ("March 1, 2024", datetime.date(2024, 3, 1)),
+            ("2024", datetime.date(2024, 1, 1)),
+            ("March", None),
+            ("soon", None),
+            ("2024-13-45", None),
+            (["2024-03-01"], None),
+            (None, None),
+        ],
+    )
+    def test_a_date_is_read_in_any_spelling_and_never_made_up(self, value: Any, date: datetime.date | None) -> None:
+        assert described(parsed=ParsedDocument("Text.", None, {"date": value}))["date"] == date
+
+    def test_a_date_in_the_path_is_found_by_its_pattern(self) -> None:
+        pattern = r"(?P<year>\d{4})/(?P<month>\d\d)-(?P<day>\d\d)"
+        assert described("2023/04-05-minutes.md", date_pattern=pattern)["date"] == datetime.date(2023, 4, 5)
+        assert described("2023/44-05-minutes.md", date_pattern=pattern)["date"] is None
+        assert described("minutes.md", date_pattern=pattern)["date"] is None
+
+    def test_a_pattern_that_cannot_work_is_a_clear_error(self) -> None:
+        with pytest.raises(ConfigError, match=r"docs: tenant_pattern '\(' is no regular expression"):
+            described(tenant_pattern="(")
+        with pytest.raises(ConfigError, match=r"lacks the group \(\?P<tenant>…\)"):
+            described(tenant_pattern="x")
