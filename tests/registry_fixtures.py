@@ -31,7 +31,7 @@ def empty_home() -> Home:
 
 def connected(home: Home, template: Home | None = None) -> MlflowClient:
     """A client for a new home, with what the template's database holds. Artifacts stay in the template."""
-    home.mlruns.mkdir(parents=True)
+    home.mlruns.mkdir(parents=True, exist_ok=True)
     shutil.copy((template or empty_home()).mlruns / "mlflow.db", home.mlruns)
     return connect(home)
 

@@ -27,7 +27,7 @@ Configure = Callable[..., ReindexConfig]
 @pytest.fixture
 def config(configure: Configure, site: Path, tmp_path: Path) -> ReindexConfig:
     write_facts(site)
-    return configure(golden=golden_for_facts(tmp_path))
+    return configure(golden=golden_for_facts(tmp_path), gate={"min_queries": 10})
 
 
 def best(home: Home, query: str) -> str:
@@ -166,7 +166,7 @@ def test_a_file_that_breaks_keeps_its_last_good_passages_marked_stale(
     ready_home: Home, configure: Configure, site: Path, tmp_path: Path
 ) -> None:
     write_facts(site)
-    config = configure(golden=golden_for_facts(tmp_path), gate={"max_quarantined": 0.5})
+    config = configure(golden=golden_for_facts(tmp_path), gate={"max_quarantined": 0.5, "min_queries": 10})
     reindex(config)
     (site / "tea.md").write_bytes(bytes(range(256)) * 40)
     night = reindex(config)

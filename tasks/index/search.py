@@ -159,14 +159,15 @@ class IndexReader:
         ]
 
     def _by_text(self, query: str, limit: int, where: str | None, mode: Mode) -> list[_Hit]:
-        search = self.store.table.search(match_words(query), query_type="fts")
+        # Fast search leaves rows out that are in no index; `IndexStore.check` has seen that there are none.
+        search = self.store.table.search(match_words(query), query_type="fts").fast_search()
         return _best(search, "_score", limit, where, with_vectors=mode == "hybrid")
 
     def _by_vector(self, vector: Vectors, limit: int, where: str | None) -> list[_Hit]:
         search = self.store.table.search(vector).distance_type("cosine")
         if self._indexed:
             # Where a filter leaves too few in the nearest partitions, all others are searched too.
-            search = search.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE)
+            search = search.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE).fast_search()
         return _best(search, "_distance", limit, where)
 
     def _fuse(self, vector: Vectors, close: list[_Hit], text: list[_Hit]) -> list[_Hit]:

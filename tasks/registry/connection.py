@@ -35,9 +35,7 @@ def connect(home: Home) -> MlflowClient:
     uri = home.tracking_uri
     with failures_explained(uri):
         _check_that_it_answers(uri)
-        if not uri.startswith("sqlite:"):
-            return MlflowClient(uri, uri)
-        if not database_of(uri).exists():
+        if uri.startswith("sqlite:") and not database_of(uri).exists():
             _create_database(home, database_of(uri))
         return MlflowClient(uri, uri)
 
