@@ -6,17 +6,19 @@ Only what `--help` needs is imported here; everything else is imported by the su
 import getpass
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
 from tasks.config.settings import Home, find_home, prepare_environment
-from tasks.errors import ConfigError, RefusedError, SourceError, TandemError
+from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, TandemError
 
 if TYPE_CHECKING:
     from tasks.records import Move, Night
@@ -27,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,
 )
 golden = typer.Typer(help="Golden queries, which every version of an index is scored with.", no_args_is_help=True)
 app.add_typer(golden, name="golden")
@@ -42,6 +45,8 @@ VENV = ".venv/bin"
 def main() -> None:
     """Run the command; expected failures become a message and an exit status, never a traceback."""
     prepare_environment(find_home())
+    # before Prefect is imported, which would print every error's traceback beside our own sentence
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     try:
         app()
     except RefusedError as error:
@@ -80,9 +85,11 @@ def search(
     mode: Annotated[str, typer.Option(help="vector, text or hybrid; as the version was scored, if empty.")] = "",
     tenant: Annotated[str, typer.Option(help="Only what this tenant may see.")] = "",
     version: Annotated[int, typer.Option(min=0, help="A version other than the live one.")] = 0,
+    context: Annotated[int, typer.Option(min=0, help="Characters to show around each passage, in its place.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Ask the live version, or another."""
+    from tasks.converted import in_place
     from tasks.index.search import Filters
     from tasks.serving import passage_as_json, reader_of
 
@@ -91,6 +98,9 @@ def search(
     reader = reader_of(name, version or "champion", find_home())
     found = reader.search([query], k=k, mode=mode or None, filters=Filters(tenant=tenant or None))[0]  # type: ignore[arg-type]
     passages = [passage_as_json(passage) for passage in found]
+    if context:
+        for shown, passage in zip(passages, found, strict=True):
+            shown["in_place"] = in_place(passage, context, find_home())
     _show(as_json, {"query": query, "passages": passages}, lambda: _print_passages(passages))
 
 
@@ -257,9 +267,25 @@ def golden_draft(
 
 
 def _run(call: Callable[[], Result]) -> Result:
-    """Run a flow with only its own words on the terminal; a database or server that fails becomes a sentence."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    """Run what needs Prefect."""
+    # Prefect makes this folder but not those above it, and then fails to open its database
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    _check_prefect(os.environ.get("PREFECT_API_URL", ""))
     return call()
+
+
+def _check_prefect(url: str) -> None:
+    """Where a Prefect server is set, it has to be there; otherwise Prefect starts one for the command."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return
+    try:
+        socket.create_connection((parts.hostname, parts.port or 443), timeout=5).close()
+    except OSError as error:
+        raise ServerError(
+            f"the Prefect server at {url} does not answer ({error}): start it with `prefect server start`, or unset "
+            "PREFECT_API_URL to run without one"
+        ) from None
 
 
 def _status(night: "Night", promote: str) -> int:
@@ -305,9 +331,10 @@ def _print_night(night: "Night") -> None:
 
 def _print_passages(passages: Sequence[dict[str, Any]]) -> None:
     for rank, passage in enumerate(passages, start=1):
-        place = " › ".join([passage["title"] or "", *passage["heading"]])
+        place = " › ".join(dict.fromkeys([passage["title"] or "", *passage["heading"]]))
         print(f"{rank}. {passage['score']:.3f}  {passage['document']}:{passage['start']}-{passage['end']}  {place}")
-        print("   " + " ".join(passage["text"].split())[:300] + "\n")
+        before, text, after = passage.get("in_place") or ("", passage["text"][:300], "")
+        print(f"   {_line(before)}[{_line(text)}]{_line(after)}\n" if before or after else f"   {_line(text)}\n")
     if not passages:
         print("nothing found")
 
@@ -334,6 +361,10 @@ def _shown(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _collected(result: dict[str, Any], dry_run: bool) -> str:
     verb = "would be deleted" if dry_run else "deleted"
     numbers = ", ".join(str(number) for number in result["deleted"]) or "no version"
@@ -347,7 +378,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     table = Table(*columns, show_edge=False)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+    # what is not a terminal has no width: a file or another program gets whole lines
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _fail(error: object, status: int) -> None:

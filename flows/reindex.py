@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from prefect import flow, runtime
+from prefect import flow
 
-from tasks.absorb import absorb_missed_nights
+from tasks.absorb import absorb_missed_nights, own_deployment
 from tasks.collect import collect_all
 from tasks.compare import compare
 from tasks.config.index import ReindexConfig
@@ -32,8 +32,8 @@ def reindex(config: ReindexConfig, allow_deletions: bool = False) -> Night:
         allow_deletions: For this run only, follow deletions even where so much is gone that a source looks broken.
     """
     home = find_home()
-    if runtime.deployment.id:
-        absorb_missed_nights(runtime.deployment.id)
+    if deployment := own_deployment():
+        absorb_missed_nights(deployment)
     with model_lock(home.locks, config.name, config.lock_minutes * 60):
         night, report = one_night(config, allow_deletions, home)
     publish(night, report, home)

@@ -7,6 +7,8 @@ from typing import Any, cast
 import yaml
 from prefect import Flow, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.schedules import Cron
 
@@ -35,18 +37,17 @@ def create_pools(pools: tuple[WorkPool, ...]) -> None:
 def deploy_one(deployment: Deployment, timezone: str, root: Path) -> str:
     flow = cast(Flow[Any, Any], Flow.from_source(source=str(root), entrypoint=deployment.flow))
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    flow.deploy(
+    runner = flow.to_deployment(
         name=deployment.name,
         description=deployment.description or None,
         work_pool_name=deployment.work_pool,
         schedule=Cron(deployment.cron, timezone=timezone) if deployment.cron else None,
         parameters={"config": read_config(root / deployment.config)} if deployment.config else None,
         job_variables={"env": environment},
-        build=False,
-        push=False,
-        print_next_steps=False,
-        ignore_warnings=True,
+        # The slot is leased: where a machine goes down with its run, the next night need not wait for it.
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
     )
+    cast(RunnerDeployment, runner).apply()
     return f"{flow.name}/{deployment.name}"
 
 

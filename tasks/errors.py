@@ -32,6 +32,10 @@ class RegistryError(TandemError, RuntimeError):
     """MLflow does not answer, or what it holds does not fit what was asked."""
 
 
+class ServerError(TandemError, OSError):
+    """A Prefect server that is set does not answer."""
+
+
 class RefusedError(TandemError):
     """It ran, and the answer is no: a gate, a hold or a protection stands against it. Exit status 1."""
 

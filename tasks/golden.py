@@ -28,7 +28,8 @@ def draft_for_index(name: str, out: Path, count: int, home: Home) -> int:
     if not versions:
         raise ConfigError(f"there is no version of {name} yet: run `tandem reindex` first, then draft from it")
     store = reader_of(name, versions[-1].number, home).store
-    rows = store.rows(Drafted._fields, where="ordinal >= 0").sort_by([("document", "ascending"), ("start", "ascending")])
+    rows = store.rows(Drafted._fields, where="ordinal >= 0")
+    rows = rows.sort_by([("document", "ascending"), ("start", "ascending")])
     queries = draft_golden([Drafted(**row) for row in rows.to_pylist()], count)
     write_golden(out, queries)
     return len(queries)

@@ -12,9 +12,7 @@ from tasks.errors import BusyError
 
 @contextmanager
 def model_lock(folder: Path, name: str, wait_seconds: float) -> Iterator[None]:
-    """Hold the lock of one model.
-
-    A Prefect concurrency limit would not do: its slot outlives a killed worker, and the next night would wait for it.
+    """Hold the lock of one model, also against runs that Prefect does not know of, such as those of the command.
 
     Raises:
         BusyError: another process still holds it after `wait_seconds`; the message names the process.

@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping
 
 from tasks.config.settings import Home
 from tasks.doctor import is_protected
-from tasks.errors import StoreError
+from tasks.errors import StoreError, TandemError
 from tasks.index.store import IndexStore
 from tasks.lock import model_lock
-from tasks.promote import moving
+from tasks.promote import follow, moving
 from tasks.records import IndexManifest
+from tasks.register import LANCE_TAG, VERDICT_TAG, read_verdict
 from tasks.registry.connection import MlflowClient
+from tasks.registry.ledger import was_ever_pointed_at
 from tasks.registry.pointers import protected, settle
 from tasks.registry.runs import close_abandoned
-from tasks.registry.versions import load_manifest, newest_tags
+from tasks.registry.versions import get, load_manifest, newest_tags
 
 
 def mend(name: str, home: Home) -> tuple[list[str], Mapping[str, str]]:
@@ -26,7 +28,24 @@ def mend(name: str, home: Home) -> tuple[list[str], Mapping[str, str]]:
     with moving(name, home) as client:
         done = [f"closed the MLflow run {run_id}, whose process was gone" for run_id in close_abandoned(client, name)]
         done += [f"{m.what} {m.before} → {m.after}: {m.reason} ({m.by})" for m in settle(client, name)]
-        return done, newest_tags(client, name)
+        newest = newest_tags(client, name)
+        done += _follow_last_verdict(client, name, newest)
+        return done, newest
+
+
+def _follow_last_verdict(client: MlflowClient, name: str, newest: Mapping[str, str]) -> Iterator[str]:
+    """A night that was killed after it registered a version, and before it moved a pointer, left its verdict behind."""
+    if newest.get(VERDICT_TAG) not in ("promote", "hold"):
+        return
+    number = int(newest[LANCE_TAG].removeprefix("v"))
+    if was_ever_pointed_at(client, name, number):
+        return
+    version = get(client, name, number)
+    try:
+        follow(client, version, read_verdict(client, version))
+        yield f"version {number} was left by a night that was killed; its verdict was followed now"
+    except TandemError as error:
+        yield f"version {number} was left by a night that was killed, and cannot go live: {error}"
 
 
 def mend_all(name: str, home: Home) -> list[str]:

@@ -5,12 +5,9 @@ once everything is ready, and memory holds no more than a few batches however la
 """
 
 import hashlib
-import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -19,10 +16,10 @@ from prefect import task
 from tasks.compare import Work
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import find_home
+from tasks.converted import keep_parsed, load_parsed, open_converted, parsed_key
 from tasks.documents.changes import Recipe
 from tasks.documents.chunking import embedding_text
 from tasks.documents.metadata import describe
-from tasks.documents.parsing import PARSER_VERSION
 from tasks.documents.preparing import PreparedDocument, PrepareJob, Preparer
 from tasks.documents.sources import Reader, open_reader
 from tasks.errors import SourceError
@@ -30,7 +27,7 @@ from tasks.index.cache import ContentCache, VectorCache, embed_once
 from tasks.index.embedding import Embedder, load_embedder
 from tasks.index.store import chunk_schema
 from tasks.progress import progress
-from tasks.records import Chunk, Listing, ParsedDocument, Prepared, Problem, SourceFile
+from tasks.records import Chunk, Listing, Prepared, Problem, SourceFile
 
 PASSAGES_AT_ONCE = 1024
 """Passages embedded and staged together: enough to form batches of like length, few enough to hold in memory."""
@@ -60,7 +57,7 @@ def prepare(config: ReindexConfig, listings: Sequence[Listing], work: Work) -> P
     schema = chunk_schema(embedder.dimension)
     tally = Tally()
     with ExitStack() as stack:
-        texts = stack.enter_context(ContentCache(home.cache / "documents.sqlite"))
+        texts = stack.enter_context(open_converted(home))
         vectors = stack.enter_context(VectorCache(home.cache / "vectors", embedder.fingerprint, embedder.dimension))
         readers = {
             source.name: stack.enter_context(open_reader(source, home, listing))
@@ -69,7 +66,9 @@ def prepare(config: ReindexConfig, listings: Sequence[Listing], work: Work) -> P
             if listing.source == source.name
         }
         preparer = stack.enter_context(Preparer(config.parsing, config.chunking, embedder.tokenizer_file))
-        advance = stack.enter_context(progress(f"prepare {config.name}", "prepare", len(files)))
+        advance = stack.enter_context(
+            progress(f"prepare {config.name}", f"prepare-{config.name.replace('_', '-')}", len(files))
+        )
         stream = stack.enter_context(pa.ipc.new_stream(stack.enter_context(pa.OSFile(str(staged), "wb")), schema))
         prepared = preparer.prepare(_jobs(files, texts, readers, tally))
         good = _remember(prepared, texts, work, tally, advance)
@@ -92,20 +91,6 @@ def prepare(config: ReindexConfig, listings: Sequence[Listing], work: Work) -> P
         reused=tally.reused,
         parsed=tally.parsed,
     )
-
-
-def parsed_key(file: SourceFile) -> str:
-    """Where a file's converted text is kept: by its bytes, the converter's version and the kind of file."""
-    # An etag means something on its own server only.
-    scope = file.document if file.revision.startswith("etag:") else ""
-    identity = [PARSER_VERSION, PurePosixPath(file.path).suffix.lower(), scope, file.revision]
-    return hashlib.sha256("\0".join(identity).encode()).hexdigest()
-
-
-def load_parsed(texts: ContentCache, keys: Sequence[str]) -> dict[str, ParsedDocument]:
-    """Converted documents by key; unknown keys are left out."""
-    found = texts.get_many(keys)
-    return {key: ParsedDocument(**json.loads(zlib.decompress(data))) for key, data in found.items()}
 
 
 def _jobs(
@@ -138,8 +123,7 @@ def _remember(
         if isinstance(result, Problem):
             tally.failed.append(result)
             continue
-        value = json.dumps(asdict(result.parsed), ensure_ascii=False, default=str)
-        texts.put_many({parsed_key(result.file): zlib.compress(value.encode(), 3)})
+        keep_parsed(texts, parsed_key(result.file), result.parsed)
         tally.rewritten.append(result.file.document)
         yield result
 

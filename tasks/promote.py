@@ -30,17 +30,21 @@ def moving(name: str, home: Home) -> Iterator[MlflowClient]:
 @task(name="follow verdict", task_run_name="{verdict.decision} {version.name} v{version.number}")
 def follow_verdict(version: Version, verdict: Verdict) -> int | None:
     """Put the version live, or let it wait for approval, or leave it; returns the number that is live now."""
-    reason = verdict.reasons[0]
     with moving(version.name, find_home()) as client:
-        decision = verdict.decision
-        if decision == "promote":
-            try:
-                pointers.promote(client, version.name, version.number, by=FLOW, reason=reason, prove=prove)
-            except RefusedError as refusal:  # somebody rolled back while the night was under way
-                decision, reason = "hold", str(refusal)
-        if decision == "hold":
-            pointers.propose(client, version.name, version.number, by=FLOW, reason=reason)
+        follow(client, version, verdict)
         return pointers.pointers(client, version.name).champion
+
+
+def follow(client: MlflowClient, version: Version, verdict: Verdict) -> None:
+    """Move the pointers as the verdict says. The caller holds the lock (`moving`)."""
+    decision, reason = verdict.decision, " ".join(verdict.reasons)
+    if decision == "promote":
+        try:
+            pointers.promote(client, version.name, version.number, by=FLOW, reason=reason, prove=prove)
+        except RefusedError as refusal:  # somebody rolled back while the night was under way
+            decision, reason = "hold", str(refusal)
+    if decision == "hold":
+        pointers.propose(client, version.name, version.number, by=FLOW, reason=reason)
 
 
 def promote_by_hand(name: str, number: int, by: str, reason: str, home: Home) -> Move:

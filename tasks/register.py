@@ -20,13 +20,16 @@ from tasks.evaluation.report import plot_scores
 from tasks.index.embedding import resolve
 from tasks.index.store import IndexStore
 from tasks.maintain import Maintained
-from tasks.records import IndexManifest, Night, Version
-from tasks.registry.connection import connect
-from tasks.registry.runs import finish, log, start_run
+from tasks.records import IndexManifest, Night, Verdict, Version
+from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.runs import finish, log, read_text, start_run
 from tasks.registry.versions import next_number
 from tasks.registry.versions import register as register_version
 from tasks.serving import ENTRY_POINT
 
+VERDICT_TAG = "tandem.verdict"
+LANCE_TAG = "tandem.lance_tag"
+VERDICT_FILE = "verdict.json"
 PREDICT_PARAMS = {"k": int, "mode": str, "tenant": str}
 
 
@@ -81,11 +84,11 @@ def register(
         night.run_id,
         params=flat(config.model_dump(mode="json")),
         metrics=_metrics(night),
-        tags={"git.commit": git_commit(), "tandem.verdict": night.decision},
+        tags={"git.commit": git_commit(), VERDICT_TAG: night.decision},
         texts={
             "report.md": report,
             "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-            "verdict.json": json.dumps({"decision": night.decision, "reasons": night.reasons}, indent=1),
+            VERDICT_FILE: json.dumps({"decision": night.decision, "reasons": night.reasons}, indent=1),
             "scores_by_query.json": _by_query(evaluation),
         },
         files=[Path(config.golden)] if config.golden else [],
@@ -104,12 +107,17 @@ def register(
         tags={
             STATE_TAG: state_of(manifest.table, manifest.lance_version, manifest.fingerprint),
             GOLDEN_TAG: night.golden,
-            "tandem.verdict": night.decision,
-            "tandem.lance_tag": manifest.tag,
+            VERDICT_TAG: night.decision,
+            LANCE_TAG: manifest.tag,
             "git.commit": git_commit(),
         },
         description=report,
     )
+
+
+def read_verdict(client: MlflowClient, version: Version) -> Verdict:
+    """The verdict that a version was registered with."""
+    return Verdict(**json.loads(read_text(client, version.run_id, VERDICT_FILE)))
 
 
 def git_commit() -> str:
@@ -127,7 +135,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             result |= flat(value, f"{prefix}{key}.")
         else:
-            result[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list) else value
+            result[f"{prefix}{key}".replace("@", "_at_")] = json.dumps(value) if isinstance(value, list) else value
     return result
 
 

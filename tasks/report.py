@@ -15,7 +15,7 @@ from tasks.maintain import Maintained
 from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict
 
 VERDICTS = {
-    "promote": "went live",
+    "promote": "passed the gate",
     "hold": "is held for a person to decide",
     "reject": "was rejected; what was live stays live",
     "unchanged": "Nothing changed; no version was made",
@@ -91,6 +91,7 @@ def write_report(night: Night, evaluation: Evaluation | None = None) -> str:
     parts = [
         f"# {night.index}: {version}{VERDICTS[night.decision]}",
         "\n".join(f"- {reason}" for reason in night.reasons),
+        f"Live now: version {night.live}." if night.live else "",
         "## Documents and passages",
         _table(["what", "count"], [[name, f"{count:,}"] for name, count in night.counts.items()]),
     ]

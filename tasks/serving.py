@@ -19,8 +19,12 @@ ENTRY_POINT = "tasks.serving:answering"
 
 
 def live_index(name: str, home: Home) -> LiveIndex:
-    """The index as it is live at each query: a moved alias is followed at the next one."""
+    """The index as it is live at each query: a moved alias is followed at the next one.
+
+    The version that was live before is opened as well, so that a rollback costs no more than a query.
+    """
     from tasks.registry.connection import connect
+    from tasks.registry.pointers import pointers
     from tasks.registry.versions import load_manifest, resolve_champion
 
     client = connect(home)
@@ -35,7 +39,8 @@ def live_index(name: str, home: Home) -> LiveIndex:
             raise RegistryError(f"no version of {name} is live: run `tandem reindex`, or `tandem promote {name} N`")
         return manifest_of(version.number)
 
-    return LiveIndex(resolve, embedder_of)
+    previous = pointers(client, name).previous
+    return LiveIndex(resolve, embedder_of, also_warm=[manifest_of(previous)] if previous else [])
 
 
 def reader_of(name: str, which: int | str, home: Home) -> IndexReader:

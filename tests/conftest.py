@@ -1,6 +1,7 @@
 """Every test has its own home: nothing is read from or written to the repository's data/ and mlruns/."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home, prepare_environment
 
-prepare_environment(Home(Path(os.environ.get("TMPDIR", "/tmp"), "tandem-tests")))
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tandem-tests-")
+prepare_environment(Home(Path(os.environ["PREFECT_HOME"])))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not SHARED.exists(), reason=f"the real data is not at {SHARED}")

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+PASSAGES_BETWEEN_WRITES = 4
+
 
 def die_at(point: str, when: str, count: int) -> None:
     """Replace a function by itself with a SIGKILL before or after its `count`-th call."""
@@ -38,6 +40,8 @@ if __name__ == "__main__":
     config_file, point, when, count = sys.argv[1:]
     from flows.reindex import reindex
     from tasks.config.index import ReindexConfig
+    from tasks.index import cache
 
+    cache.STORE_EVERY = PASSAGES_BETWEEN_WRITES
     die_at(point, when, int(count))
     reindex(ReindexConfig.model_validate_json(Path(config_file).read_text()))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import StoreError
@@ -179,6 +179,7 @@ def test_what_was_embedded_before_a_crash_is_not_embedded_again(tmp_path: Path) 
     assert (embedded, reused) == (1, 2 * STORE_EVERY)
 
 
+@settings(max_examples=40, deadline=None)
 @given(nights=st.lists(st.lists(st.text("ab ", min_size=1, max_size=6), max_size=12), max_size=6))
 def test_vectors_are_those_of_the_texts_whatever_was_embedded_before(
     nights: list[list[str]], tmp_path_factory: pytest.TempPathFactory

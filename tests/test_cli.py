@@ -1,56 +1,231 @@
 """The command as a person or a script meets it."""
 
-import os
+import json
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from flows.cli import main
 from tasks.config.settings import Home
+from tasks.index.store import IndexStore
+from tasks.registry.connection import connect
+from tasks.registry.versions import load_manifest
+from tests.homes import copy_home
+from tests.nights import golden_for_facts, page, write_facts
+from tests.registry_fixtures import empty_home
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("prefect")
 TANDEM = Path(sys.executable).with_name("tandem")
+TEA = "how long does green tea steep"
 
 
-def tandem(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [str(TANDEM), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | environment, timeout=240
-    )
+@dataclass(frozen=True)
+class Said:
+    """What one command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Raises unless there is one JSON object on standard output and nothing else."""
+        assert self.err == ""
+        return json.loads(self.out)
 
 
-def write_config(folder: Path, **settings: object) -> Path:
+Tandem = Callable[..., Said]
+
+
+def call(*arguments: object) -> int:
+    """The command, as its console script calls it; its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["tandem", *map(str, arguments)])
+        patch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def tandem(capsys: pytest.CaptureFixture[str]) -> Tandem:
+    def run(*arguments: object) -> Said:
+        capsys.readouterr()
+        status = call(*arguments)
+        said = capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, prefect: None) -> Home:
+    """Three nights, each with another temperature for the tea: version 3 is live, and 2 was before."""
+    folder = tmp_path_factory.mktemp("template")
+    home = copy_home(empty_home(), folder / "home")
     site = folder / "site"
-    site.mkdir(exist_ok=True)
-    values = {"name": "docs", "sources": [{"name": "docs", "location": str(site)}]} | settings
-    path = folder / "docs.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+    site.mkdir()
+    write_facts(site)
+    config = folder / "docs.yaml"
+    values = {"name": "docs", "sources": [{"name": "docs", "location": str(site)}], "gate": {"min_queries": 10}}
+    config.write_text(yaml.safe_dump(values | {"golden": golden_for_facts(folder)}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TANDEM_HOME", str(home.root))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for temperature in ("sixty", "seventy", "eighty"):
+            page(site, "tea", f"Green tea is steeped at {temperature} degrees for two minutes.")
+            assert call("reindex", config) == 0
+    return home
+
+
+@pytest.fixture
+def home(template: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A copy of the template for a test to change."""
+    home = copy_home(template, tmp_path / "home")
+    monkeypatch.setenv("TANDEM_HOME", str(home.root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return home
+
+
+def config_of(template: Home) -> Path:
+    return template.root.parent / "docs.yaml"
 
 
 def test_help_answers_in_under_half_a_second() -> None:
-    fastest = min(_seconds("--help") for _ in range(5))
-    assert fastest < 0.5
+    def seconds() -> float:
+        start = time.perf_counter()
+        done = subprocess.run([TANDEM, "--help"], capture_output=True, text=True, check=True)
+        assert "reindex" in done.stdout
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.5
 
 
-def _seconds(*arguments: str) -> float:
-    start = time.perf_counter()
-    assert tandem(*arguments).returncode == 0
-    return time.perf_counter() - start
+def test_an_unknown_command_is_wrong_usage(tandem: Tandem) -> None:
+    said = tandem("reindx")
+    assert said.status == 2
+    assert "No such command 'reindx'" in said.err
 
 
-def test_an_unknown_key_is_named_with_its_file_and_what_was_probably_meant(tmp_path: Path, home: Home) -> None:
-    config = write_config(tmp_path, chunking={"max_token": 100})
-    done = tandem("reindex", config)
-    assert done.returncode == 2
-    assert str(config) in done.stderr
-    assert "chunking.max_token: unknown key; did you mean max_tokens?" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_search_answers_from_the_live_version_or_a_named_one(tandem: Tandem, home: Home) -> None:
+    [live] = tandem("search", "docs", TEA, "-k", 1, "--json").json["passages"]
+    assert (live["document"], "eighty" in live["text"]) == ("docs/tea.md", True)
+    [first] = tandem("search", "docs", TEA, "-k", 1, "--version", 1, "--mode", "vector", "--json").json["passages"]
+    assert "sixty" in first["text"]
+    shown = tandem("search", "docs", TEA, "-k", 1)
+    assert shown.status == 0
+    assert f"docs/tea.md:{live['start']}-{live['end']}" in shown.out
+    assert tandem("search", "docs", TEA, "--tenant", "nobody").out == "nothing found\n"
 
 
-@pytest.mark.usefixtures("prefect")
-class TestWithPrefect:
-    """These run flows, on the tests' own server."""
+def test_search_says_what_is_wrong(tandem: Tandem, home: Home) -> None:
+    wrong_mode = tandem("search", "docs", TEA, "--mode", "magic")
+    assert (wrong_mode.status, wrong_mode.out) == (2, "")
+    assert wrong_mode.err == "tandem: --mode magic is unknown: use vector, text or hybrid\n"
+    wrong_name = tandem("search", "dcos", TEA)
+    assert (wrong_name.status, wrong_name.out) == (1, "")
+    assert "dcos has no version champion: nothing is registered under that name" in wrong_name.err
+    assert "docs has no version 9: it has 1, 2, 3" in tandem("search", "docs", TEA, "--version", 9).err
+
+
+def test_a_rollback_is_tried_made_shown_and_lifted(tandem: Tandem, home: Home) -> None:
+    def model() -> dict[str, Any]:
+        [row] = tandem("status", "--json").json["models"]
+        return row
+
+    before = model()
+    assert before == {"name": "docs", "champion": 3, "candidate": None, "previous": 2, "hold": None}
+    tried = tandem("rollback", "docs", "--dry-run", "--json").json
+    assert (tried["before"], tried["after"], model()) == (3, 2, before)
+    made = tandem("rollback", "docs", "--reason", "too cold")
+    assert made.out == "docs: version 2 is live, and the index is held (before: 3)\n"
+    assert model()["champion"] == 2
+    assert "too cold" in tandem("status").out
+    again = tandem("rollback", "docs")
+    assert (again.status, again.out) == (1, "")
+    assert "tandem rollback docs --to 3" in again.err
+    assert tandem("promote", "docs", 3, "--reason", "it was right", "--json").json["after"] == 3
+    assert model()["hold"]
+    assert tandem("unhold", "docs", "--json").json == {"name": "docs", "was_held": True}
+    assert tandem("unhold", "docs").out == "docs was not held\n"
+    assert model() == before
+
+
+def test_history_knows_every_move_and_what_was_live_then(tandem: Tandem, home: Home) -> None:
+    moves = tandem("history", "docs", "--json").json["moves"]
+    lived = [(move["before"], move["after"], move["by"]) for move in moves if move["what"] == "champion"]
+    assert lived == [(None, 1, "flow reindex"), (1, 2, "flow reindex"), (2, 3, "flow reindex")]
+    assert tandem("history", "docs").out.count("flow reindex") == len(moves)
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(moves[1]["at"] + 1))
+    assert tandem("history", "docs", "--at", second).out == f"At {second} version 2 of docs was live.\n"
+    assert tandem("history", "docs", "--at", "2020-01-01", "--json").json["live"] is None
+    wrong = tandem("history", "docs", "--at", "yesterday")
+    assert (wrong.status, wrong.err) == (2, "tandem: --at yesterday is no time: write it like 2026-11-20T08:00\n")
+
+
+def test_collect_deletes_what_nothing_protects(tandem: Tandem, home: Home) -> None:
+    assert tandem("collect", "docs", "--keep", 1, "--dry-run").out == "1 would be deleted; 0.0 MB freed\n"
+    assert tandem("collect", "docs", "--keep", 1, "--json").json["deleted"] == [1]
+    assert tandem("collect", "docs", "--keep", 1, "--json").json["deleted"] == []
+    assert "docs has no version 1: it has 2, 3" in tandem("search", "docs", TEA, "--version", 1).err
+    assert "seventy" in tandem("search", "docs", TEA, "-k", 1, "--version", 2).out
+    assert tandem("doctor").status == 0
+
+
+@pytest.mark.parametrize("damage", ["champion deleted", "alias moved", "tag removed"])
+def test_the_doctor_finds_damage_and_its_command_mends_it(tandem: Tandem, home: Home, damage: str) -> None:
+    assert tandem("doctor").out == "Everything is in order.\n"
+    client = connect(home)
+    manifest = load_manifest(client, "docs", "champion")
+    if damage == "champion deleted":
+        client.delete_model_version("docs", "3")
+        expected, remedy = "nothing is live; version 3 was", "tandem promote docs 2"
+    elif damage == "alias moved":
+        client.set_registered_model_alias("docs", "champion", "1")
+        expected, remedy = "version 1 is live, but the ledger says 3", "tandem mend docs"
+    else:
+        IndexStore.open(manifest["uri"], manifest["table"]).untag("v3")
+        expected, remedy = "the tag v3 that protects version 3 (champion) is gone", "tandem mend docs"
+    found = tandem("doctor")
+    assert found.status == 1
+    assert expected in found.out
+    [finding] = tandem("doctor", "--json").json["findings"]
+    assert finding["remedy"] == remedy
+    mended = tandem(*shlex.split(remedy)[1:])
+    assert mended.status == 0, mended.err
+    assert tandem("doctor").out == "Everything is in order.\n"
+    assert tandem("mend", "docs").out == "Nothing to mend.\n"
+
+
+def test_drafted_golden_queries_can_be_used_as_they_are(
+    tandem: Tandem, home: Home, template: Home, tmp_path: Path
+) -> None:
+    file = tmp_path / "golden.jsonl"
+    drafted = tandem("golden", "draft", "docs", file, "--json").json
+    lines = file.read_text().splitlines()
+    assert drafted == {"file": str(file), "queries": len(lines)}
+    assert all(json.loads(line)["origin"] == "drafted" for line in lines)
+    refused = tandem("golden", "draft", "docs", file)
+    assert (refused.status, refused.out) == (2, "")
+    assert "exists already and may hold edits" in refused.err
+    values = yaml.safe_load(config_of(template).read_text()) | {"golden": str(file), "gate": {"min_queries": 4}}
+    config = tmp_path / "drafted.yaml"
+    config.write_text(yaml.safe_dump(values))
+    night = tandem("reindex", config, "--json").json
+    assert (night["decision"], night["live"]) == ("promote", 4)
+    assert night["scores"]["recall@10"] == 1.0
+
+
+def test_the_closing_table_of_a_night_says_what_happened(tandem: Tandem, home: Home, template: Home) -> None:
+    quiet = tandem("reindex", config_of(template))
+    assert (quiet.status, quiet.err) == (0, "")
+    assert "unchanged" in quiet.out
+    assert "Sources, configuration and golden queries are as they were." in quiet.out

@@ -1,22 +1,145 @@
 """SIGKILL at every step of a night: the live version answers as before, and the next run puts things right."""
 
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+
+from flows.reindex import reindex
+from tasks.config.index import ReindexConfig
+from tasks.config.settings import Home
+from tasks.index.embedding import embedder_fingerprint
+from tasks.index.store import IndexStore
+from tasks.records import Passage
+from tasks.registry import ledger
+from tasks.registry.connection import connect
+from tasks.registry.pointers import pointers, settle
+from tasks.registry.runs import running
+from tasks.registry.versions import list_versions, load_manifest
+from tasks.serving import live_index, prove
+from tests.homes import copy_home, environment_of
+from tests.killed_night import PASSAGES_BETWEEN_WRITES
+from tests.nights import golden_for_facts, page, quick_night, rows_of, write_facts
+from tests.registry_fixtures import empty_home
 
 pytestmark = pytest.mark.usefixtures("prefect")
 ROOT = Path(__file__).resolve().parents[1]
 NEW_PAGES = 12
+QUERIES = ["when does the ferry leave", "how heavy may a lorry be", "what is kept in room 7"]
 
-# where the process dies, and how many of the new passages were embedded by then
+# where the process dies, how many of the new passages were embedded by then, and the versions that exist by then
+STORE, MLFLOW = "tasks.index.store:IndexStore", "mlflow:MlflowClient"
 POINTS = [
-    ("tasks.index.cache:VectorCache.add", "after", 2, 2 * 4),
-    ("tasks.index.store:IndexStore.replace", "before", 1, NEW_PAGES),
-    ("tasks.index.store:IndexStore.replace", "after", 1, NEW_PAGES),
-    ("tasks.index.store:IndexStore.maintain", "after", 1, NEW_PAGES),
-    ("tasks.index.store:IndexStore.tag", "after", 1, NEW_PAGES),
-    ("mlflow:MlflowClient.create_model_version", "before", 1, NEW_PAGES),
-    ("mlflow:MlflowClient.create_model_version", "after", 1, NEW_PAGES),
-    ("mlflow:MlflowClient.set_registered_model_alias", "before", 1, NEW_PAGES),
-    ("mlflow:MlflowClient.set_registered_model_alias", "after", 1, NEW_PAGES),
+    ("tasks.index.cache:VectorCache.add", "after", 2, 2 * PASSAGES_BETWEEN_WRITES, 1),
+    (f"{STORE}.replace", "before", 1, NEW_PAGES, 1),
+    (f"{STORE}.replace", "after", 1, NEW_PAGES, 1),
+    (f"{STORE}.maintain", "after", 1, NEW_PAGES, 1),
+    (f"{STORE}.tag", "after", 1, NEW_PAGES, 1),
+    (f"{MLFLOW}.create_model_version", "before", 1, NEW_PAGES, 1),
+    (f"{MLFLOW}.create_model_version", "after", 1, NEW_PAGES, 2),
+    (f"{MLFLOW}.set_registered_model_alias", "before", 1, NEW_PAGES, 2),
+    (f"{MLFLOW}.set_registered_model_alias", "after", 1, NEW_PAGES, 2),
 ]
+
+
+@dataclass(frozen=True)
+class Story:
+    """An index that is live over four pages, and the pages of the night that is going to be killed."""
+
+    home: Home
+    config: ReindexConfig
+    table: str
+    answers: list[list[Passage]]
+    """Of the live version."""
+    whole: pa.Table
+    """The rows of an index built from nothing over all pages."""
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, prefect: None) -> Story:
+    folder = tmp_path_factory.mktemp("story")
+    site = folder / "site"
+    site.mkdir()
+    write_facts(site)
+    config = ReindexConfig.model_validate(
+        {
+            "name": "docs",
+            "sources": [{"name": "docs", "location": str(site)}],
+            "golden": golden_for_facts(folder),
+            "gate": {"min_queries": 10},
+            "lock_minutes": 0,
+        }
+    )
+    home = copy_home(empty_home(), folder / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TANDEM_HOME", str(home.root))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert reindex(config).live == 1
+        answers = ask(home)
+        for number in range(NEW_PAGES):
+            page(site, f"room-{number}", f"In room {number} there are {number + 20} chairs and a piano.")
+        fresh = Home(folder / "fresh")
+        patch.setenv("TANDEM_HOME", str(fresh.root))
+        quick_night(config, fresh)
+    table = f"docs-{embedder_fingerprint(config.embedder, home)}"
+    return Story(home, config, table, answers, rows_of(table, fresh))
+
+
+def ask(home: Home) -> list[list[Passage]]:
+    return live_index("docs", home).search(QUERIES, k=3)[1]
+
+
+@pytest.mark.parametrize(
+    ("point", "when", "count", "embedded", "versions"), POINTS, ids=[f"{p.split('.')[-1]}-{w}" for p, w, *_ in POINTS]
+)
+def test_a_night_killed_at_any_step_costs_time_and_nothing_else(
+    story: Story,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    point: str,
+    when: str,
+    count: int,
+    embedded: int,
+    versions: int,
+) -> None:
+    home = copy_home(story.home, tmp_path / "home")
+    monkeypatch.setenv("TANDEM_HOME", str(home.root))
+    kill(story.config, home, tmp_path, point, when, count)
+
+    client = connect(home)
+    live = pointers(client, "docs").champion
+    assert live == (2 if (point, when) == (f"{MLFLOW}.set_registered_model_alias", "after") else 1)
+    if live == 1:
+        assert ask(home) == story.answers
+    known = [version.number for version in list_versions(client, "docs")]
+    assert known == list(range(1, versions + 1))
+    for number in known:
+        prove(load_manifest(client, "docs", number))
+
+    night = reindex(story.config)
+    assert night.counts.get("passages embedded", 0) == NEW_PAGES - embedded
+    now = pointers(client, "docs")
+    assert (now.champion, now.candidate, now.previous, now.hold) == (2, None, 1, None)
+    assert [version.number for version in list_versions(client, "docs")] == [1, 2]
+    prove(load_manifest(client, "docs", 2))
+    assert running(client, "docs") == []
+    assert [(m.before, m.after) for m in ledger.history(client, "docs") if m.what == "champion"] == [(None, 1), (1, 2)]
+    assert settle(client, "docs") == []
+    assert rows_of(story.table, home).equals(story.whole)
+    assert list(IndexStore.open(home.lancedb, story.table).tags()) == ["v1", "v2"]
+    assert ask(home)[2][0].document == "docs/room-7.md"
+    assert reindex(story.config).decision == "unchanged"
+
+
+def kill(config: ReindexConfig, home: Home, folder: Path, point: str, when: str, count: int) -> None:
+    file = folder / "config.json"
+    file.write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "tests.killed_night", str(file), point, when, str(count)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment_of(home), capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr

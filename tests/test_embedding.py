@@ -117,6 +117,7 @@ def test_no_texts_give_no_vectors(packaged: Embedder) -> None:
     assert packaged.embed_passages([]).shape == (0, 384)
 
 
+@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 256), max_size=200))
 def test_batches_hold_every_text_once_in_a_shape_that_its_own_length_decides(lengths: list[int]) -> None:
     shape_of: dict[int, tuple[int, int]] = {}

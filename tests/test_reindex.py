@@ -54,7 +54,7 @@ def test_the_first_night_goes_live_and_is_registered_with_all_that_explains_it(
     store = IndexStore.open(manifest["uri"], manifest["table"])
     assert store.tags() == {"v1": manifest["lance_version"]}
     assert (manifest["documents"], manifest["passages"]) == (4, 4)
-    assert "went live" in read_text(client, night.run_id, "report.md")
+    assert "passed the gate" in read_text(client, night.run_id, "report.md")
     assert best(ready_home, "how heavy may a lorry be") == "docs/bridge.md"
 
 

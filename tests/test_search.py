@@ -1,6 +1,7 @@
 """Search over one version of an index: the three modes, filters, fusion, and following the live version."""
 
 import dataclasses
+import json
 import random
 import sys
 import threading
@@ -12,12 +13,15 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import SHARED, needs_real_data
 from fakes import FakeEmbedder, batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.config.index import SearchConfig
+from tasks.config.index import EmbedderConfig, SearchConfig
+from tasks.config.settings import Home
 from tasks.errors import StoreError
+from tasks.index.embedding import load_embedder
 from tasks.index.search import Filters, IndexReader, LiveIndex, Mode, open_version
 from tasks.index.store import IndexStore, chunk_schema
 from tasks.records import IndexManifest, Passage
@@ -296,6 +300,57 @@ def test_after_any_nights_results_equal_those_of_an_index_built_from_nothing(tmp
         assert reader(grown).search(queries, mode=mode) == reader(fresh).search(queries, mode=mode)
 
 
+# Fusion on real queries
+
+
+def scifact(every: int = 12) -> tuple[dict[str, str], dict[str, set[str]], dict[str, str]]:
+    """Abstracts, relevant abstracts by query, and queries: those of 200 claims, and some of the others."""
+    lines = (SHARED / "scifact" / "qrels.tsv").read_text().splitlines()[1:]
+    relevant: dict[str, set[str]] = {}
+    for query, document, _ in (line.split("\t") for line in lines):
+        relevant.setdefault(query, set()).add(document)
+    relevant = dict(list(relevant.items())[:200])
+    needed = set.union(*relevant.values())
+    rows = [json.loads(line) for line in (SHARED / "scifact" / "corpus.jsonl").open()]
+    kept = [row for number, row in enumerate(rows) if row["_id"] in needed or not number % every]
+    queries = [json.loads(line) for line in (SHARED / "scifact" / "queries.jsonl").open()]
+    texts = {row["_id"]: f"{row['title']}\n\n{row['text']}" for row in kept}
+    return texts, relevant, {row["_id"]: row["text"] for row in queries}
+
+
+def xquad() -> tuple[dict[str, str], dict[str, set[str]], dict[str, str]]:
+    articles = json.loads((SHARED / "xquad" / "xquad.en.json").read_text())["data"]
+    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
+    asked = {question["id"]: (str(n), question) for n, p in enumerate(paragraphs) for question in p["qas"]}
+    texts = {str(number): paragraph["context"] for number, paragraph in enumerate(paragraphs)}
+    queries = {id: question["question"] for id, (_, question) in asked.items()}
+    return texts, {id: {place} for id, (place, _) in asked.items()}, queries
+
+
+def ndcg(found: list[Passage], relevant: set[str]) -> float:
+    gains = [1 / np.log2(rank + 2) for rank, hit in enumerate(found) if hit.document in relevant]
+    return float(sum(gains) / sum(1 / np.log2(rank + 2) for rank in range(min(10, len(relevant)))))
+
+
+@pytest.mark.realdata
+@needs_real_data
+@pytest.mark.parametrize("name", ["scifact", "xquad"])
+def test_fusion_is_no_worse_than_the_better_single_retriever(tmp_path: Path, name: str) -> None:
+    embedder = load_embedder(EmbedderConfig(), Home(tmp_path))
+    texts, relevant, queries = {"scifact": scifact, "xquad": xquad}[name]()
+    store = IndexStore.open_or_create(tmp_path, name, embedder.dimension)
+    pages = {document: [text] for document, text in texts.items()}
+    store.replace([], [batch(pages, vectors=embedder.embed_passages(list(texts.values())))])
+    index = reader(store)
+    asked = [queries[id] for id in relevant]
+    vectors = embedder.embed_queries(asked)
+    score = {}
+    for mode in MODES:
+        found = index.search(asked, mode=mode, vectors=vectors)
+        score[mode] = np.mean([ndcg(hits, best) for hits, best in zip(found, relevant.values(), strict=True)])
+    assert score["hybrid"] >= max(score["vector"], score["text"]), score
+
+
 # The live version
 
 
@@ -350,6 +405,14 @@ def test_a_moved_alias_is_followed_at_the_next_query(world: World) -> None:
         manifest, [found] = index.search(["fox"])
         assert manifest == world.versions[live]
         assert {passage.text for passage in found} == {f"fox number {live + 1}"}
+
+
+def test_two_versions_of_the_same_rows_answer_each_in_its_own_way(world: World) -> None:
+    text_only = SearchConfig(mode="text").model_dump(mode="json")
+    other = dataclasses.replace(world.versions[0], tag="v3", search=text_only)
+    index = world.index()
+    assert index.reader(world.versions[0]).config.mode == "hybrid"
+    assert index.reader(other).config.mode == "text"
 
 
 def test_opened_versions_and_their_embedder_are_kept(world: World) -> None:

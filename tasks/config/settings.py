@@ -47,6 +47,8 @@ def prepare_environment(home: Home) -> None:
     """Set, before Prefect and MLflow are imported, what they read from the environment; what is set stays."""
     os.environ.setdefault("PREFECT_HOME", str(home.data / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # where no server is set, Prefect starts one for the command; a busy machine needs longer than its 20 s
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

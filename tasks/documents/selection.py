@@ -32,14 +32,18 @@ class Selection:
         """Whether the file at this path, relative to the source and with forward slashes, is indexed."""
         if not self.enters(path):
             return False
-        return self.include.match_file(path) and not self.exclude.match_file(path)
+        return self.include.match_file(path) and not self._leaves_out(path)
 
     def enters(self, path: str) -> bool:
         """Whether anything below this folder can be indexed; saves walking the rest."""
         names = path.split("/")
         if ".git" in names or (not self.hidden and any(name.startswith(".") for name in names)):
             return False
-        return not self.exclude.match_file(f"{path}/")
+        return not self._leaves_out(f"{path}/")
+
+    def _leaves_out(self, path: str) -> bool:
+        # asked for every path, and a spec without a pattern takes as long to say no as one with some
+        return len(self.exclude) > 0 and self.exclude.match_file(path)
 
 
 def printable(path: str) -> str:

@@ -108,9 +108,7 @@ def check_known(queries: Sequence[GoldenQuery], known_documents: Collection[str]
     ]
     if unknown:
         # The search for near matches is slow over many documents, so only what is shown is looked up.
-        shown = [
-            (line, f"unknown document {wanted!r}{_hint(wanted, known)}") for line, wanted in unknown[:SHOWN]
-        ]
+        shown = [(line, f"unknown document {wanted!r}{_hint(wanted, known)}") for line, wanted in unknown[:SHOWN]]
         raise ConfigError(_bad_lines(path, shown, len(unknown)))
 
 
@@ -169,9 +167,7 @@ def write_golden(path: Path | str, queries: Iterable[GoldenQuery]) -> None:
                 kept = {key: value for key, value in values.items() if value not in (None, "")}
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
     except FileExistsError as error:
-        raise ConfigError(
-            f"{path} exists already and may hold edits: name another file or move it away"
-        ) from error
+        raise ConfigError(f"{path} exists already and may hold edits: name another file or move it away") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
 

@@ -80,9 +80,7 @@ def score(
         named = set(query.relevant)
         relevant = {item for item in named if document_of(item) == item or document_of(item) not in named}
         by_passage = {document_of(item) for item in relevant} - relevant
-        units = dict.fromkeys(
-            passage if document in by_passage else document for document, passage in passages
-        )
+        units = dict.fromkeys(passage if document in by_passage else document for document, passage in passages)
         judged += [ir_measures.Qrel(query.id, item, 1) for item in relevant]
         found += [ir_measures.ScoredDoc(query.id, unit, 1 / rank) for rank, unit in enumerate(units, start=1)]
     ids = tuple(query.id for query in queries)
@@ -123,9 +121,7 @@ def compare(
     theirs = dict(zip(champion.queries, champion.values[metric], strict=True))
     shared = [id for id in ours if id in theirs]
     if not shared:
-        raise ValueError(
-            "candidate and champion were scored on different queries: score both on the same golden file"
-        )
+        raise ValueError("candidate and champion were scored on different queries: score both on the same golden file")
     gains = np.array([ours[id] - theirs[id] for id in shared])
     losers = [shared[position] for position in np.argsort(gains, kind="stable")[:10] if gains[position] < 0]
     return Comparison(

@@ -8,20 +8,21 @@ passage is than the next.
 Results do not depend on the order of the rows in the table: equal scores are ordered by id.
 """
 
+import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cache
 from itertools import repeat
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import lancedb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from lancedb.query import LanceQueryBuilder
 
 from tasks.config.index import SearchConfig
 from tasks.errors import StoreError
@@ -31,6 +32,7 @@ from tasks.records import IndexManifest, Passage
 if TYPE_CHECKING:
     from tasks.index.embedding import Embedder
 
+T = TypeVar("T")
 Mode = Literal["vector", "text", "hybrid"]
 Vectors = npt.NDArray[np.float32]
 
@@ -101,6 +103,18 @@ class _Hit:
     """The stored vector, of shape (dimension,), where fusion may need it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is asked of every query of one search."""
+
+    mode: Mode
+    depth: int
+    """Passages that are to come back."""
+    limit: int
+    """Candidates of each retriever."""
+    where: str | None
+
+
 class IndexReader:
     """One open version of an index. Safe to use from several threads."""
 
@@ -109,11 +123,11 @@ class IndexReader:
         self.embedder = embedder
         self.config = search
         self._indexed = store.has_vector_index
-        self._pool = ThreadPoolExecutor(max_workers=2 * (os.cpu_count() or 1), thread_name_prefix="search")
+        self._table: Any = _run(_open(store), f"open {store.name}")
 
     def warm(self) -> None:
         """Read the indices into memory, so that the first query is as fast as the next."""
-        self.store.prewarm()
+        _run(_warm(self._table), f"read the indices of {self.store.name}")
 
     def search(
         self,
@@ -128,6 +142,8 @@ class IndexReader:
         `vectors`, of shape (queries, dimension), normalised, saves embedding the queries. `mode` is by
         default the one the version was scored with.
         """
+        if not queries:
+            return []
         mode = mode or self.config.mode
         if mode == "text":
             vectors = None
@@ -135,40 +151,43 @@ class IndexReader:
             vectors = self.embedder.embed_queries(list(queries))
         where = filters.predicate() if filters else None
         depth = max(k, self.config.rerank_depth) if self.config.reranker else k
-        with explained(f"search {self.store.name}"):
-            results = self._passages(self._retrieve(queries, vectors, mode, depth, where), depth)
+        plan = _Plan(mode, depth, max(depth, self.config.candidates), where)
+        results = _run(self._answer_all(queries, vectors, plan), f"search {self.store.name}")
         if self.config.reranker:
             model = self.config.reranker
             results = [_rerank(query, found, model) for query, found in zip(queries, results, strict=True)]
         return [found[:k] for found in results]
 
-    def _retrieve(
-        self, queries: Sequence[str], vectors: Vectors | None, mode: Mode, depth: int, where: str | None
-    ) -> list[list[_Hit]]:
-        """The candidates of each query, best first; all retrievals run side by side."""
-        limit, submit = max(depth, self.config.candidates), self._pool.submit
-        by_text = [submit(self._by_text, query, limit, where, mode) for query in queries if mode != "vector"]
-        by_vector = [submit(self._by_vector, vector, limit, where) for vector in _rows(vectors)]
-        if mode == "text":
-            return [text.result() for text in by_text]
-        if mode == "vector":
-            return [close.result() for close in by_vector]
-        return [
-            self._fuse(vector, close.result(), text.result())
-            for vector, close, text in zip(_rows(vectors), by_vector, by_text, strict=True)
-        ]
+    async def _answer_all(self, queries: Sequence[str], vectors: Vectors | None, plan: _Plan) -> list[list[Passage]]:
+        turns = asyncio.Semaphore(2 * (os.cpu_count() or 1))  # so that many queries do not all hold their rows
 
-    def _by_text(self, query: str, limit: int, where: str | None, mode: Mode) -> list[_Hit]:
+        async def answer(query: str, vector: Vectors | None) -> list[Passage]:
+            async with turns:
+                return await self._passages(await self._retrieve(query, vector, plan), plan.depth)
+
+        each = repeat(None) if vectors is None else vectors
+        return await asyncio.gather(*map(answer, queries, each))
+
+    async def _retrieve(self, query: str, vector: Vectors | None, plan: _Plan) -> list[_Hit]:
+        """The candidates, best first."""
+        if vector is None:
+            return await self._by_text(query, plan)
+        if plan.mode == "vector":
+            return await self._by_vector(vector, plan)
+        close, text = await asyncio.gather(self._by_vector(vector, plan), self._by_text(query, plan))
+        return self._fuse(vector, close, text)
+
+    async def _by_text(self, query: str, plan: _Plan) -> list[_Hit]:
         # Fast search leaves rows out that are in no index; `IndexStore.check` has seen that there are none.
-        search = self.store.table.search(match_words(query), query_type="fts").fast_search()
-        return _best(search, "_score", limit, where, with_vectors=mode == "hybrid")
+        search = self._table.query().nearest_to_text(match_words(query)).fast_search()
+        return await _best(search, "_score", plan, with_vectors=plan.mode == "hybrid")
 
-    def _by_vector(self, vector: Vectors, limit: int, where: str | None) -> list[_Hit]:
-        search = self.store.table.search(vector).distance_type("cosine")
+    async def _by_vector(self, vector: Vectors, plan: _Plan) -> list[_Hit]:
+        search = self._table.query().nearest_to(vector).distance_type("cosine")
         if self._indexed:
             # Where a filter leaves too few in the nearest partitions, all others are searched too.
             search = search.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE).fast_search()
-        return _best(search, "_distance", limit, where)
+        return await _best(search, "_distance", plan)
 
     def _fuse(self, vector: Vectors, close: list[_Hit], text: list[_Hit]) -> list[_Hit]:
         cosines = {hit.row: hit.score for hit in close}
@@ -180,16 +199,14 @@ class IndexReader:
         fused = (_Hit(row, near * (1 + cosine) + match * matches.get(row, 0.0)) for row, cosine in cosines.items())
         return sorted(fused, key=_score, reverse=True)
 
-    def _passages(self, hits: list[list[_Hit]], depth: int) -> list[list[Passage]]:
-        """The `depth` best of each, equal scores ordered by id."""
-        best = [[hit for hit in found if hit.score >= found[:depth][-1].score] for found in hits]
-        wanted = sorted({hit.row for found in best for hit in found})
-        if not wanted:
-            return [[] for _ in hits]
-        table = self.store.table.take_row_ids(wanted).select([*_PASSAGE_COLUMNS, "_rowid"]).to_arrow()
-        rows = {row.pop("_rowid"): row for row in table.to_pylist()}
-        passages = ([_passage(rows[hit.row], hit.score) for hit in found] for found in best)
-        return [sorted(found, key=_rank)[:depth] for found in passages]
+    async def _passages(self, hits: list[_Hit], depth: int) -> list[Passage]:
+        """The `depth` best, equal scores ordered by id."""
+        best = {hit.row: hit.score for hit in hits if hit.score >= hits[:depth][-1].score}
+        if not best:
+            return []
+        table = await self._table.take_row_ids(list(best)).select([*_PASSAGE_COLUMNS, "_rowid"]).to_arrow()
+        found = [_passage(row, best[row.pop("_rowid")]) for row in table.to_pylist()]
+        return sorted(found, key=_rank)[:depth]
 
 
 def open_version(manifest: IndexManifest, embedder: "Embedder") -> IndexReader:
@@ -219,7 +236,7 @@ class LiveIndex:
         self._resolve = resolve
         self._load_embedder = load_embedder
         self._embedders: dict[str, Embedder] = {}
-        self._readers: OrderedDict[tuple[str, str, int], IndexReader] = OrderedDict()
+        self._readers: OrderedDict[tuple[str, str, str, int], IndexReader] = OrderedDict()
         self._lock = Lock()
         for manifest in also_warm:
             self.reader(manifest)
@@ -238,7 +255,8 @@ class LiveIndex:
 
     def reader(self, manifest: IndexManifest) -> IndexReader:
         """The open reader of a version, opened and warmed if it is not."""
-        key = (manifest.uri, manifest.table, manifest.lance_version)
+        # Two versions may share the rows and differ in how they are searched; hence the tag.
+        key = (manifest.uri, manifest.table, manifest.tag, manifest.lance_version)
         with self._lock:
             if key not in self._readers:
                 self._readers[key] = open_version(manifest, self._embedder(manifest))
@@ -271,23 +289,41 @@ def _rerank(query: str, found: list[Passage], model: str) -> list[Passage]:
     return sorted(scored, key=_rank)
 
 
-def _rows(vectors: Vectors | None) -> Iterable[Vectors]:
-    return () if vectors is None else vectors
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One event loop for all searches: a query then crosses between threads once and not at every step."""
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, name="search", daemon=True).start()
+    return loop
 
 
-def _best(
-    query: LanceQueryBuilder, column: str, limit: int, where: str | None, with_vectors: bool = False
-) -> list[_Hit]:
-    """The `limit` best hits, best first, and all that equal the last of them.
+def _run(work: Coroutine[Any, Any, T], doing: str) -> T:
+    with explained(doing):
+        return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+
+
+async def _open(store: IndexStore) -> Any:
+    table = await (await lancedb.connect_async(store.uri)).open_table(store.name)
+    await table.checkout(store.version)
+    return table
+
+
+async def _warm(table: Any) -> None:
+    await asyncio.gather(*(table.prewarm_index(index.name) for index in await table.list_indices()))
+
+
+async def _best(query: Any, column: str, plan: _Plan, with_vectors: bool = False) -> list[_Hit]:
+    """The `plan.limit` best hits, best first, and all that equal the last of them.
 
     Lance cuts equal scores off in the order of the rows, so more are read until the cut falls between two.
     """
-    query = query.select([column, *(["vector"] if with_vectors else [])]).with_row_id(True)
-    if where:
-        query = query.where(where, prefilter=True)
+    query = query.select([column, *(["vector"] if with_vectors else [])]).with_row_id()
+    if plan.where:
+        query = query.where(plan.where)
+    limit = plan.limit
     ask = limit + _TIE_MARGIN
     while True:
-        found = query.limit(ask).to_arrow()
+        found = await query.limit(ask).to_arrow()
         scores = found[column].to_numpy()
         if len(scores) < ask or scores[limit - 1] != scores[-1]:
             break

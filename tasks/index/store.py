@@ -117,9 +117,7 @@ class IndexStore:
                 f"up to {FORMAT}): upgrade Tandem"
             )
         if not written:
-            raise StoreError(
-                f"the table {name} in {uri} was not written by Tandem: choose another index name"
-            )
+            raise StoreError(f"the table {name} in {uri} was not written by Tandem: choose another index name")
         return cls(uri, name, table)
 
     @classmethod
@@ -256,12 +254,6 @@ class IndexStore:
     def has_vector_index(self) -> bool:
         return _VECTOR_INDEX in self._index_names()
 
-    def prewarm(self) -> None:
-        """Read the indices into memory."""
-        with explained(f"read the indices of {self.name}"):
-            for name in self._index_names():
-                self.table.prewarm_index(name)
-
     def _compact(self) -> None:
         files = self.table.list_versions()[-1]["metadata"]
         deleted = int(files["total_deletion_file_rows"]) / max(1, int(files["total_data_file_rows"]))
@@ -271,7 +263,9 @@ class IndexStore:
 
     def _index_vectors(self, search: SearchConfig) -> None:
         if len(self) >= search.exact_below:
-            self.table.create_index("vector", config=IvfRq(distance_type="cosine"), replace=True)
+            # The default sample (256) took 15 s instead of 3 from 100,000 rows of which 1 % were deleted.
+            config = IvfRq(distance_type="cosine", sample_rate=64)
+            self.table.create_index("vector", config=config, replace=True)
         elif self.has_vector_index:
             self.table.drop_index(_VECTOR_INDEX)
 

@@ -60,6 +60,13 @@ def live_at(client: MlflowClient, name: str, when: float) -> int | None:
     return next((move.after for move in moves if move.what == "champion" and move.at <= when), None)
 
 
+@explained
+def was_ever_pointed_at(client: MlflowClient, name: str, number: int) -> bool:
+    """Whether the version was ever live or waiting for approval."""
+    moves = (entry.move for entry in entries(client, name))
+    return any(move.after == number and move.what in ("champion", "candidate") for move in moves)
+
+
 def entries(client: MlflowClient, name: str, until: float | None = None, page_size: int = 20) -> Iterator[Entry]:
     """The moves that were made or begun, newest first, read page by page as they are asked for."""
     query = f"tags.name = '{name}' and attributes.status != 'FAILED'"

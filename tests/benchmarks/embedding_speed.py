@@ -108,12 +108,10 @@ def load_variants(home: Home) -> tuple[dict[str, Embed], dict[str, Embed]]:
         precision: load_embedder(EmbedderConfig.model_validate({"precision": precision}), home)
         for precision in ("fp32", "bf16", "int8")
     }
-    passages: dict[str, Embed] = {PEER: encode} | {
-        f"Tandem {name}": embedder.embed_passages for name, embedder in ours.items()
-    }
-    questions: dict[str, Embed] = {PEER: encode} | {
-        f"Tandem {name}": embedder.embed_queries for name, embedder in ours.items()
-    }
+    passages: dict[str, Embed] = {PEER: encode}
+    passages |= {f"Tandem {name}": embedder.embed_passages for name, embedder in ours.items()}
+    questions: dict[str, Embed] = {PEER: encode}
+    questions |= {f"Tandem {name}": embedder.embed_queries for name, embedder in ours.items()}
     return passages, questions
 
 

@@ -42,7 +42,7 @@ RESULTS = Path(__file__).parent / "results"
 SCIFACT = Path(__file__).resolve().parents[3] / "shared" / "data" / "scifact"
 PER_QUERY = 10
 CANDIDATES = {
-    "IVF_RQ": (IvfRq(distance_type="cosine"), 2),
+    "IVF_RQ": (IvfRq(distance_type="cosine", sample_rate=64), 2),
     "IVF_FLAT": (IvfFlat(distance_type="cosine"), None),
     "IVF_SQ": (IvfSq(distance_type="cosine"), 2),
     "IVF_HNSW_SQ": (HnswSq(distance_type="cosine"), 2),

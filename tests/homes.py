@@ -1,0 +1,36 @@
+"""Homes that are made once and copied, and processes that run in them."""
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from tasks.config.settings import Home
+
+PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow keeps absolute paths."""
+
+
+def copy_home(template: Home, root: Path) -> Home:
+    """A copy that shares nothing with its template: MLflow's and the manifests' absolute paths are moved along."""
+    shutil.copytree(template.root, root)
+    before, after = str(template.root), str(root)
+    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as database, database:
+        for table, column in PLACES:
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [before, after])
+    for manifest in root.glob("mlruns/artifacts/**/manifest.json"):
+        manifest.write_text(manifest.read_text().replace(before, after))
+    return Home(root)
+
+
+def environment_of(home: Home) -> dict[str, str]:
+    """For a process that works in this home and uses the tests' own Prefect server."""
+    from prefect.settings import PREFECT_API_URL
+
+    return os.environ | {"TANDEM_HOME": str(home.root), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
