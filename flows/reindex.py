@@ -15,7 +15,7 @@ from tasks.lock import model_lock
 from tasks.maintain import maintain
 from tasks.mend import mend
 from tasks.prepare import prepare
-from tasks.promote import follow_verdict
+from tasks.promote import follow_verdict, live_number
 from tasks.records import Night
 from tasks.register import describe_version, mlflow_run, register
 from tasks.report import publish, summarise, summarise_quiet, write_report
@@ -50,7 +50,7 @@ def one_night(config: ReindexConfig, allow_deletions: bool, home: Home) -> tuple
     with timed(seconds, "compare"):
         work = compare(config, listings, failures, allow_deletions, newest, home)
     if work.nothing_to_do:
-        night = summarise_quiet(config.name, work, seconds)
+        night = summarise_quiet(config.name, work, seconds, live_number(config.name, home))
         return night, write_report(night)
 
     with mlflow_run(config) as run_id:

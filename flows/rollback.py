@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tasks.config.index import Name, Strict
 from tasks.config.settings import find_home
+from tasks.progress import artifact_key
 from tasks.promote import roll_back
 from tasks.records import Move
 
@@ -36,6 +37,6 @@ def rollback(config: RollbackConfig) -> Move:
     create_markdown_artifact(
         f"**{move.name}** {done} from version {move.before} to version {move.after}.\n\n{config.reason} ({by})\n\n"
         f"Lift the hold with `tandem unhold {move.name}` when nightly versions may go live again.",
-        key=f"rollback-{config.name.replace('_', '-')}",
+        key=artifact_key("rollback", config.name),
     )
     return move

@@ -66,9 +66,7 @@ def prepare(config: ReindexConfig, listings: Sequence[Listing], work: Work) -> P
             if listing.source == source.name
         }
         preparer = stack.enter_context(Preparer(config.parsing, config.chunking, embedder.tokenizer_file))
-        advance = stack.enter_context(
-            progress(f"prepare {config.name}", f"prepare-{config.name.replace('_', '-')}", len(files))
-        )
+        advance = stack.enter_context(progress("prepare", config.name, len(files)))
         stream = stack.enter_context(pa.ipc.new_stream(stack.enter_context(pa.OSFile(str(staged), "wb")), schema))
         prepared = preparer.prepare(_jobs(files, texts, readers, tally))
         good = _remember(prepared, texts, work, tally, advance)

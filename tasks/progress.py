@@ -14,15 +14,17 @@ SECONDS_BETWEEN_UPDATES = 2.0
 
 
 @contextmanager
-def progress(title: str, key: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(step: str, name: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show the progress of `total` steps; yields a function to call with the number of steps just done.
 
-    `key` names the artifact (lower case, digits and dashes). Outside of a task run only the terminal shows anything.
+    Outside of a task run only the terminal shows anything.
     """
-    with _terminal_bar(title, total) as advance_bar:
+    with _terminal_bar(f"{step} {name}", total) as advance_bar:
         artifact = None
         if TaskRunContext.get():
-            artifact = cast(UUID, create_progress_artifact(0.0, key=key, description=title))
+            artifact = cast(
+                UUID, create_progress_artifact(0.0, key=artifact_key(step, name), description=f"{step} {name}")
+            )
         done, shown = 0, time.monotonic()
 
         def advance(steps: int = 1) -> None:
@@ -37,6 +39,11 @@ def progress(title: str, key: str, total: int) -> Iterator[Callable[[int], None]
         yield advance
         if artifact:
             update_progress_artifact(artifact, 100.0)
+
+
+def artifact_key(*parts: str) -> str:
+    """A key as Prefect wants it: lower case, digits and dashes."""
+    return "-".join(parts).lower().replace("_", "-")
 
 
 @contextmanager

@@ -47,6 +47,11 @@ def follow(client: MlflowClient, version: Version, verdict: Verdict) -> None:
         pointers.propose(client, version.name, version.number, by=FLOW, reason=reason)
 
 
+def live_number(name: str, home: Home) -> int | None:
+    """The version that is live."""
+    return pointers.pointers(connect(home), name).champion
+
+
 def promote_by_hand(name: str, number: int, by: str, reason: str, home: Home) -> Move:
     """A person's promotion; it is made even while the model is held, and leaves the hold in place."""
     with moving(name, home) as client:

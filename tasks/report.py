@@ -12,6 +12,7 @@ from tasks.evaluate import Evaluation
 from tasks.evaluation.report import scores_table
 from tasks.evaluation.retrieval import RetrievalScores
 from tasks.maintain import Maintained
+from tasks.progress import artifact_key
 from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict
 
 VERDICTS = {
@@ -57,13 +58,14 @@ def summarise(
     )
 
 
-def summarise_quiet(name: str, work: Work, seconds: dict[str, float]) -> Night:
+def summarise_quiet(name: str, work: Work, seconds: dict[str, float], live: int | None) -> Night:
     """A night without anything to do; what held the last version still holds it."""
     held = work.changes.held
     return Night(
         index=name,
         decision="hold" if held else "unchanged",
         reasons=held or ("Sources, configuration and golden queries are as they were.",),
+        live=live,
         counts=count_changes(work.changes),
         seconds=seconds,
         golden=work.golden,
@@ -116,14 +118,14 @@ def publish(night: Night, report: str, home: Home) -> None:
     where = f"\n\nMLflow ({home.tracking_uri}): experiment `index-{night.index}`, run `{night.run_id}`\n"
     create_markdown_artifact(
         report + (where if night.run_id else ""),
-        key=f"reindex-{night.index.replace('_', '-')}",
+        key=artifact_key("reindex", night.index),
         description=f"{night.index}: {night.decision}",
     )
     if night.run_id and home.tracking_uri.startswith("http"):
         create_link_artifact(
             f"{home.tracking_uri}/#/models/{night.index}/versions/{night.version}",
             link_text=f"{night.index} version {night.version} in MLflow",
-            key=f"mlflow-{night.index.replace('_', '-')}",
+            key=artifact_key("mlflow", night.index),
         )
 
 

@@ -5,98 +5,34 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from flows.cli import main
 from tasks.config.settings import Home
 from tasks.index.store import IndexStore
 from tasks.registry.connection import connect
 from tasks.registry.versions import load_manifest
+from tests.command import Tandem, golden_of_nights, runner, three_nights, write_config
 from tests.homes import copy_home
-from tests.nights import golden_for_facts, page, write_facts
-from tests.registry_fixtures import empty_home
 
-pytestmark = pytest.mark.usefixtures("prefect")
 TANDEM = Path(sys.executable).with_name("tandem")
 TEA = "how long does green tea steep"
 
 
-@dataclass(frozen=True)
-class Said:
-    """What one command printed, and its exit status."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Raises unless there is one JSON object on standard output and nothing else."""
-        assert self.err == ""
-        return json.loads(self.out)
-
-
-Tandem = Callable[..., Said]
-
-
-def call(*arguments: object) -> int:
-    """The command, as its console script calls it; its exit status."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["tandem", *map(str, arguments)])
-        patch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        with pytest.raises(SystemExit) as ended:
-            main()
-    return int(ended.value.code or 0)
-
-
 @pytest.fixture
 def tandem(capsys: pytest.CaptureFixture[str]) -> Tandem:
-    def run(*arguments: object) -> Said:
-        capsys.readouterr()
-        status = call(*arguments)
-        said = capsys.readouterr()
-        return Said(status, said.out, said.err)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, prefect: None) -> Home:
-    """Three nights, each with another temperature for the tea: version 3 is live, and 2 was before."""
-    folder = tmp_path_factory.mktemp("template")
-    home = copy_home(empty_home(), folder / "home")
-    site = folder / "site"
-    site.mkdir()
-    write_facts(site)
-    config = folder / "docs.yaml"
-    values = {"name": "docs", "sources": [{"name": "docs", "location": str(site)}], "gate": {"min_queries": 10}}
-    config.write_text(yaml.safe_dump(values | {"golden": golden_for_facts(folder)}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TANDEM_HOME", str(home.root))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        for temperature in ("sixty", "seventy", "eighty"):
-            page(site, "tea", f"Green tea is steeped at {temperature} degrees for two minutes.")
-            assert call("reindex", config) == 0
-    return home
+    return runner(capsys)
 
 
 @pytest.fixture
-def home(template: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A copy of the template for a test to change."""
-    home = copy_home(template, tmp_path / "home")
+def home(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A copy of the three nights' home for a test to change."""
+    home = copy_home(three_nights(), tmp_path / "home")
     monkeypatch.setenv("TANDEM_HOME", str(home.root))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return home
-
-
-def config_of(template: Home) -> Path:
-    return template.root.parent / "docs.yaml"
 
 
 def test_help_answers_in_under_half_a_second() -> None:
@@ -205,9 +141,7 @@ def test_the_doctor_finds_damage_and_its_command_mends_it(tandem: Tandem, home: 
     assert tandem("mend", "docs").out == "Nothing to mend.\n"
 
 
-def test_drafted_golden_queries_can_be_used_as_they_are(
-    tandem: Tandem, home: Home, template: Home, tmp_path: Path
-) -> None:
+def test_drafted_golden_queries_can_be_used_as_they_are(tandem: Tandem, home: Home, tmp_path: Path) -> None:
     file = tmp_path / "golden.jsonl"
     drafted = tandem("golden", "draft", "docs", file, "--json").json
     lines = file.read_text().splitlines()
@@ -216,16 +150,15 @@ def test_drafted_golden_queries_can_be_used_as_they_are(
     refused = tandem("golden", "draft", "docs", file)
     assert (refused.status, refused.out) == (2, "")
     assert "exists already and may hold edits" in refused.err
-    values = yaml.safe_load(config_of(template).read_text()) | {"golden": str(file), "gate": {"min_queries": 4}}
-    config = tmp_path / "drafted.yaml"
-    config.write_text(yaml.safe_dump(values))
+    config = write_config(tmp_path, {"golden": str(file), "gate": {"min_queries": 4}})
     night = tandem("reindex", config, "--json").json
     assert (night["decision"], night["live"]) == ("promote", 4)
     assert night["scores"]["recall@10"] == 1.0
 
 
-def test_the_closing_table_of_a_night_says_what_happened(tandem: Tandem, home: Home, template: Home) -> None:
-    quiet = tandem("reindex", config_of(template))
+def test_the_closing_table_of_a_night_says_what_happened(tandem: Tandem, home: Home, tmp_path: Path) -> None:
+    same = write_config(tmp_path, {"golden": str(golden_of_nights()), "gate": {"min_queries": 10}})
+    quiet = tandem("reindex", same)
     assert (quiet.status, quiet.err) == (0, "")
     assert "unchanged" in quiet.out
     assert "Sources, configuration and golden queries are as they were." in quiet.out

@@ -130,7 +130,7 @@ def test_a_night_killed_at_any_step_costs_time_and_nothing_else(
     assert [(m.before, m.after) for m in ledger.history(client, "docs") if m.what == "champion"] == [(None, 1), (1, 2)]
     assert settle(client, "docs") == []
     assert rows_of(story.table, home).equals(story.whole)
-    assert list(IndexStore.open(home.lancedb, story.table).tags()) == ["v1", "v2"]
+    assert set(IndexStore.open(home.lancedb, story.table).tags()) == {"v1", "v2"}
     assert ask(home)[2][0].document == "docs/room-7.md"
     assert reindex(story.config).decision == "unchanged"
 

@@ -14,6 +14,7 @@ from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
 from tasks.index.store import IndexStore
 from tasks.registry.connection import connect
+from tasks.registry.ledger import history
 from tasks.registry.pointers import pointers
 from tasks.registry.runs import read_text
 from tasks.registry.versions import list_versions, load_manifest
@@ -79,7 +80,7 @@ def test_a_night_on_which_nothing_changed_makes_no_version_of_anything(ready_hom
     before = lance_version(ready_home)
     night = reindex(config)
     assert night.decision == "unchanged"
-    assert night.version is None
+    assert (night.version, night.live) == (None, 1)
     assert lance_version(ready_home) == before
     assert len(list_versions(connect(ready_home), "docs")) == 1
 
@@ -177,3 +178,20 @@ def test_a_file_that_breaks_keeps_its_last_good_passages_marked_stale(
     assert reindex(config).decision == "unchanged"
     page(site, "tea", "Green tea is steeped at eighty degrees.")
     assert reindex(config).counts["documents with stale passages"] == 0
+
+
+def test_an_alias_moved_in_mlflow_is_followed_at_the_next_query_and_found_by_the_next_night(
+    ready_home: Home, config: ReindexConfig, site: Path
+) -> None:
+    reindex(config)
+    page(site, "museum", "The museum is closed on Mondays.")
+    reindex(config)
+    serving = live_index("docs", ready_home)
+    assert serving.search(["when is the museum closed"], k=1)[1][0][0].document == "docs/museum.md"
+    client = connect(ready_home)
+    client.set_registered_model_alias("docs", "champion", "1")
+    assert serving.search(["when is the museum closed"], k=1)[1][0][0].document != "docs/museum.md"
+    assert reindex(config).live == 1
+    found = history(client, "docs")[-1]
+    assert (found.before, found.after, found.by) == (2, 1, "MLflow UI (found later)")
+    assert "rolled back in MLflow" in (pointers(client, "docs").hold or "")

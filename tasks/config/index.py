@@ -95,7 +95,7 @@ class EmbedderConfig(Strict):
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Precision of the packaged model; auto takes the fastest that keeps the quality on this kind of machine."""
     batch_size: int = Field(32, ge=1, le=2048)
-    """Texts embedded together."""
+    """Texts embedded together; the packaged model forms its own batches."""
     query_prefix: str = ""
     """Put before every query, for models that were trained so."""
     passage_prefix: str = ""

@@ -1,0 +1,264 @@
+"""Bad input and broken surroundings: a sentence that says what to do, an exit status, and nothing lost."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import pytest
+
+from tasks.config.index import EmbedderConfig
+from tasks.config.settings import Home
+from tasks.index.embedding import embedder_fingerprint
+from tasks.index.store import FORMAT, IndexStore, chunk_schema
+from tasks.registry.connection import connect
+from tasks.registry.pointers import pointers
+from tasks.registry.runs import running
+from tasks.registry.versions import list_versions
+from tests.command import Said, Tandem, golden_of_nights, runner, site_of_nights, three_nights, write_config
+from tests.homes import copy_home
+from tests.nights import golden_for_facts, page, write_facts
+
+pytestmark = pytest.mark.usefixtures("prefect")
+BIN = Path(sys.executable).parent
+TEA = "how long does green tea steep"
+Configure = Callable[..., Path]
+
+
+@pytest.fixture
+def tandem(capsys: pytest.CaptureFixture[str]) -> Tandem:
+    return runner(capsys)
+
+
+@pytest.fixture
+def home(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home in which version 3 of docs is live."""
+    home = copy_home(three_nights(), tmp_path / "home")
+    use(home, monkeypatch)
+    return home
+
+
+def use(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_HOME", str(home.root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def assert_is_a_sentence(said: Said, status: int, *parts: str) -> None:
+    assert (said.status, said.out) == (status, ""), said
+    assert said.err.startswith("tandem: ")
+    assert "Traceback" not in said.err
+    for part in parts:
+        assert part in said.err
+
+
+BAD_LINE = '{"query": "one", "relevant": ["docs/tea.md"]}\n\n{"query": "two", "relevnt": ["docs/tea.md"]}\n'
+UNKNOWN_DOCUMENT = '{"query": "one", "relevant": ["docs/tee.md"]}\n'
+NO_MODEL = {"kind": "sentence-transformers", "model": "/no/such/model"}
+BAD = {
+    "unknown key": (
+        {"chunking": {"max_token": 9}},
+        2,
+        ["docs.yaml", "max_token: unknown key; did you mean max_tokens?"],
+    ),
+    "no such source": (
+        {"sources": [{"name": "docs", "location": "/no/such/folder"}]},
+        2,
+        ["source docs: /no/such/folder does not exist; correct `location` in the configuration"],
+    ),
+    "no such source beside a good one": (
+        {"sources": [{"name": "docs", "location": "SITE"}, {"name": "more", "location": "/no/such/folder"}]},
+        2,
+        ["source more: /no/such/folder does not exist; correct `location` in the configuration"],
+    ),
+    "no golden file": ({"golden": "/no/such/file"}, 2, ["/no/such/file cannot be read", "tandem golden draft"]),
+    "malformed golden line": ({"golden": BAD_LINE}, 2, ["line 3: unknown key 'relevnt' (did you mean 'relevant'?)"]),
+    "golden query for an unknown document": (
+        {"golden": UNKNOWN_DOCUMENT},
+        2,
+        ["line 1: unknown document 'docs/tee.md' (did you mean 'docs/tea.md'?)"],
+    ),
+    "no such model": ({"embedder": NO_MODEL}, 1, ["/no/such/model is neither a folder here", "check the name"]),
+    "no key for the endpoint": ({"embedder": {"kind": "openai"}}, 2, ["OPENAI_API_KEY is not set"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named_and_the_live_version_stays(
+    tandem: Tandem, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    settings, status, parts = BAD[name]
+    before = tandem("search", "docs", TEA, "--json").json
+    assert_is_a_sentence(tandem("reindex", configuration(settings, tmp_path)), status, *parts)
+    assert tandem("search", "docs", TEA, "--json").json == before
+    assert len(list_versions(connect(home), "docs")) == 3
+    assert running(connect(home), "docs") == []
+
+
+def configuration(settings: dict[str, Any], folder: Path) -> Path:
+    """Golden queries given as text become a file, and SITE the real site."""
+    settings = dict(settings)
+    if settings.get("golden", "").startswith("{"):
+        file = folder / "golden.jsonl"
+        file.write_text(settings["golden"])
+        settings["golden"] = str(file)
+    if len(settings.get("sources", [])) == 2:
+        settings["sources"] = [settings["sources"][0] | {"location": str(site_of_nights())}, settings["sources"][1]]
+    return write_config(folder, settings)
+
+
+def test_the_exit_status_reaches_the_shell(home: Home, tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"nonsense": 1})
+    done = subprocess.run([BIN / "tandem", "reindex", config], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"tandem: {config} is not a valid ReindexConfig:\n  nonsense: unknown key")
+
+
+def test_a_table_written_by_a_newer_tandem_is_left_alone(tandem: Tandem, home: Home, tmp_path: Path) -> None:
+    table = f"newer-{embedder_fingerprint(EmbedderConfig(), home)}"
+    schema = chunk_schema(384).with_metadata({"tandem.format": str(FORMAT + 1)})
+    written = lancedb.connect(home.lancedb).create_table(table, schema=schema)
+    said = tandem("reindex", write_config(tmp_path, {"name": "newer"}))
+    assert_is_a_sentence(said, 1, "was written by a newer Tandem", "upgrade Tandem")
+    assert lancedb.connect(home.lancedb).open_table(table).version == written.version
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_at_any_step_is_a_sentence_and_loses_nothing(
+    tandem: Tandem, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = copy_home(three_nights(), small_disk / "home")
+    use(home, monkeypatch)
+    site = tmp_path / "site"
+    write_facts(site)
+    for number in range(30):
+        page(site, f"room-{number}", " ".join(f"Room {number} has {chair} chairs." for chair in range(300)))
+    source = {"name": "docs", "location": str(site)}
+    settings = {"sources": [source], "golden": golden_for_facts(tmp_path), "gate": {"min_queries": 10, "max_loss": 1}}
+    config = write_config(tmp_path, settings)
+    before = tandem("search", "docs", TEA, "--json").json
+    failures = []
+    for room in (0, 100_000, 400_000, 1_000_000, 1_500_000, 2_000_000, 3_000_000):
+        with full(small_disk, room):
+            said = tandem("reindex", config)
+            if said.status == 0:
+                break
+            failures.append(said.err)
+            assert_is_a_sentence(said, 1, "free")
+            assert tandem("search", "docs", TEA, "--json").json == before
+    print("\n".join(failures))
+    assert len(set(failures)) >= 3
+    night = tandem("reindex", config, "--json").json
+    assert (night["decision"], night["live"]) == ("promote", 4)
+    assert tandem("doctor").out == "Everything is in order.\n"
+
+
+@contextmanager
+def full(disk: Path, room: int) -> Iterator[None]:
+    """The disk with no more than so many bytes left."""
+    filler = disk / "filler"
+    space = os.statvfs(disk)
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_bsize - room)
+    yield
+    filler.unlink()
+
+
+def test_an_mlflow_that_is_down_is_noticed_before_any_work(
+    tandem: Tandem, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    began = time.monotonic()
+    said = tandem("reindex", write_config(tmp_path, {}))
+    assert_is_a_sentence(said, 1, "does not answer: start it, or check MLFLOW_TRACKING_URI")
+    assert time.monotonic() - began < 20
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tandem("search", "docs", TEA).status == 0
+
+
+def test_an_mlflow_that_dies_half_way_costs_no_embedding(
+    tandem: Tandem, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    write_facts(site)
+    settings = {"sources": [{"name": "docs", "location": str(site)}], "golden": golden_for_facts(tmp_path)}
+    config = write_config(tmp_path, settings | {"gate": {"min_queries": 10, "max_loss": 1}})
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    maintain = IndexStore.maintain
+
+    def dying(*arguments: Any) -> Any:
+        stop(server)
+        return maintain(*arguments)
+
+    with mlflow_server(tmp_path, port) as server:
+        assert tandem("reindex", config).status == 0
+        page(site, "museum", "The museum is closed on Mondays.")
+        page(site, "theatre", "The theatre opens in October.")
+        monkeypatch.setattr(IndexStore, "maintain", dying)
+        began = time.monotonic()
+        assert_is_a_sentence(tandem("reindex", config), 1, "does not answer: start it")
+        assert time.monotonic() - began < 60
+    monkeypatch.setattr(IndexStore, "maintain", maintain)
+    with mlflow_server(tmp_path, port):
+        client = connect(home)
+        assert pointers(client, "docs").champion == 1
+        assert "docs/ferry.md" in tandem("search", "docs", "when does the ferry leave", "-k", 1).out
+        night = tandem("reindex", config, "--json").json
+        assert (night["decision"], night["live"]) == ("promote", 2)
+        assert night["counts"]["passages embedded"] == 0
+        assert night["counts"]["passages in the index"] == 6
+        assert running(client, "docs") == []
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A real server over a database and artifacts in the folder."""
+    command = [BIN / "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db", "--workers", "1"]
+    command += ["--artifacts-destination", folder / "artifacts", "--port", str(port)]
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not answers(port):
+            assert server.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield server
+    finally:
+        stop(server)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """Kill the server and its workers."""
+    if server.poll() is None:
+        os.killpg(server.pid, 9)
+        server.wait()
