@@ -175,7 +175,6 @@ class Prepared:
     """Passages whose vectors were known."""
     parsed: int
     """Documents converted tonight; the others were known by their bytes."""
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

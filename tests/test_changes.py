@@ -38,7 +38,7 @@ def changes(*listings: Listing, held: Mapping[str, DocumentState], **more: objec
 
 def test_what_is_as_it_was_is_no_work() -> None:
     found = changes(listing({"a/1": "x", "a/2": "y"}), held=states({"a/1": "x", "a/2": "y"}))
-    assert found == Changes(unchanged=2, listed=2)
+    assert found == Changes(unchanged=2)
     assert found.nothing
 
 
@@ -51,7 +51,6 @@ def test_new_changed_moved_and_deleted_documents_are_told_apart() -> None:
         moved=(("a/old name", file("a/new name", "m")),),
         deleted=("a/gone",),
         unchanged=1,
-        listed=4,
     )
     assert [f.document for f in found.to_prepare] == ["a/new", "a/edited", "a/new name"]
     assert found.gone == ["a/gone", "a/old name"]
@@ -96,7 +95,6 @@ def test_a_file_that_cannot_be_handed_over_is_reported_once_and_keeps_its_passag
     found = changes(listing({}, problems=trouble), held=states({"a/1": "x"}), max_deleted_share=0)
     assert [problem.document for problem in found.unlisted] == ["a/1", "a/2"]
     assert found.deleted == ()
-    assert found.listed == 2
     known = states({"a/1": "x"}, reason="not UTF-8")
     assert [p.document for p in changes(listing({}, problems=trouble), held=known).unlisted] == ["a/2"]
 

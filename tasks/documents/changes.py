@@ -38,7 +38,6 @@ class Changes:
     unlisted: tuple[Problem, ...] = ()
     """Files a source lists but cannot hand over, new or different from last time."""
     unchanged: int = 0
-    listed: int = 0
     held: tuple[str, ...] = ()
     """Why nothing may be deleted and nothing may go live tonight, as sentences."""
 
@@ -100,7 +99,6 @@ def find_changes(
         deleted=deleted,
         unlisted=tuple(unlisted),
         unchanged=len(files) - len(new) - len(changed),
-        listed=len(files) + len(troubled),
         held=tuple(_reasons_to_hold(listings, failures, states, deleted, max_deleted_share, allow_deletions)),
     )
 

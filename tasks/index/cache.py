@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,22 @@ STORE_EVERY = 512
 """Texts embedded between two writes: what a crash can cost."""
 
 
-class ContentCache:
+class _Closing(ABC):
+    """Closes itself at the end of a `with` block."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ContentCache(_Closing):
     """Bytes by key, in one SQLite file that several processes may use at once and that survives SIGKILL.
 
     A key stands for its content: a second value under a known key is ignored. Every method raises
@@ -58,14 +74,6 @@ class ContentCache:
     def close(self) -> None:
         self._connection.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _select(self, columns: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
         # One JSON parameter, because SQLite limits how many there may be.
         query = f"SELECT {columns} FROM content WHERE key IN (SELECT value FROM json_each(?))"
@@ -87,7 +95,7 @@ class ContentCache:
             ) from error
 
 
-class VectorCache:
+class VectorCache(_Closing):
     """Vectors by key, one file for each embedder."""
 
     def __init__(self, folder: Path, fingerprint: str, dimension: int) -> None:
@@ -111,14 +119,6 @@ class VectorCache:
 
     def close(self) -> None:
         self._content.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def embed_once(
