@@ -3,6 +3,7 @@
 Only what `--help` needs is imported here; everything else is imported by the subcommand that uses it.
 """
 
+import errno
 import getpass
 import json
 import os
@@ -40,6 +41,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ".venv/bin"
+SPACE_AND_PERMISSION = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main() -> None:
@@ -53,6 +55,11 @@ def main() -> None:
         _fail(error, 1)
     except TandemError as error:
         _fail(error, 2 if isinstance(error, (ConfigError, SourceError)) else 1)
+    except OSError as error:
+        if error.errno not in SPACE_AND_PERMISSION:
+            raise
+        place, what = error.filename or find_home().root, os.strerror(error.errno)
+        _fail(f"{place}: {what}; free space or mend the permissions, then run again: what was kept is not lost", 1)
     except KeyboardInterrupt:
         _fail("stopped; the next run goes on from what was already written", 130)
 

@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -15,6 +15,7 @@ from prefect import runtime, task
 from tasks.compare import GOLDEN_TAG, STATE_TAG, Work, state_of
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home, find_home
+from tasks.errors import RegistryError
 from tasks.evaluate import Evaluation
 from tasks.evaluation.report import plot_scores
 from tasks.index.embedding import resolve
@@ -42,7 +43,8 @@ def mlflow_run(config: ReindexConfig) -> Iterator[str]:
     try:
         yield run_id
     except BaseException:
-        finish(client, run_id, "FAILED")
+        with suppress(RegistryError):  # where it is MLflow that failed, the next night closes the run
+            finish(client, run_id, "FAILED")
         raise
     finish(client, run_id)
 

@@ -29,8 +29,7 @@ class Said:
 
     @property
     def json(self) -> Any:
-        """Raises unless there is one JSON object on standard output and nothing else."""
-        assert self.err == ""
+        """Raises unless there is one JSON object on standard output and nothing else there."""
         return json.loads(self.out)
 
 

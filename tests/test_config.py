@@ -41,9 +41,8 @@ def test_a_form_has_no_unions_of_models_and_describes_every_field(model: type[Ba
         assert part["additionalProperties"] is False
         assert part["description"]
         for name, field in part["properties"].items():
-            assert "description" in field or "$ref" in field, name
+            assert field.get("description"), name
             assert not any("$ref" in option for option in field.get("anyOf", field.get("oneOf", []))), name
-            assert model is DeploymentsConfig or "description" in field, name
 
 
 @pytest.mark.parametrize(

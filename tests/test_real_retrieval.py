@@ -79,7 +79,7 @@ def measure(
     work, prepared = quick_night(config, home)
     assert not prepared.failed
     reader = IndexReader(IndexStore.open(home.lancedb, work.table), load_embedder(config.embedder, home), config.search)
-    scores = {}
+    scores: dict[str, float] = {}
     for mode in modes:
         found = reader.search([query.query for query in queries], DEPTH, mode)
         ranked = [[(passage.document, passage.id) for passage in passages] for passages in found]

@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.benchmarks.installation import new_home, prefect_server
 from tests.benchmarks.peers.corpus import make_corpus
 from tests.benchmarks.reporting import save, table
-from tests.benchmarks.unchanged_night import new_home, prefect_server
 
 GOLDEN_QUERIES = 100
 NAMES = ("warm-up", "docs")
@@ -56,7 +56,8 @@ def measure(work: Path, documents: int, rounds: int) -> dict[str, Any]:
     from tasks.golden import draft_for_index
 
     files = make_corpus(work / "docs", documents)
-    make_corpus(work / "warm-up", 3)
+    (work / "warm-up").mkdir()
+    (work / "warm-up" / "page.md").write_text("# Warm-up\n\nA page of its own.\n", "utf-8")
     golden = work / "golden.jsonl"
     settings = {name: {"name": name, "sources": [{"name": name, "location": str(work / name)}]} for name in NAMES}
     with prefect_server():

@@ -17,9 +17,9 @@ from typing import Any
 
 from git import Repo
 
+from tests.benchmarks.installation import new_home, prefect_server
 from tests.benchmarks.peers.corpus import SHARED
 from tests.benchmarks.reporting import save, table
-from tests.benchmarks.unchanged_night import new_home, prefect_server
 
 BUNDLE = SHARED / "handbook" / "history_md_only.bundle"
 LAST_DAY = "2021-08-11"

@@ -13,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from statistics import median
@@ -22,34 +21,14 @@ from typing import Any
 
 import yaml
 
-from tasks.config.settings import find_home, prepare_environment
+from tasks.config.settings import find_home
 from tests.benchmarks.cheap import cheap_embedding
+from tests.benchmarks.installation import new_home, prefect_server
 from tests.benchmarks.peers.corpus import make_corpus
 from tests.benchmarks.peers.environment import langchain_nights, peers_python
 from tests.benchmarks.reporting import save, table
 
 GOLDEN_QUERIES = 100
-
-
-def new_home(root: Path, peers: Path | None = None) -> None:
-    """Everything of this process and of those it starts lies below `root`; call it before Prefect is imported."""
-    cache = root / "data" / "cache"
-    cache.mkdir(parents=True)
-    if peers:
-        (cache / "peers-venv").symlink_to(peers)
-    os.environ |= {"TANDEM_HOME": str(root), "PREFECT_LOGGING_LEVEL": "ERROR"}
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    prepare_environment(find_home())
-
-
-@contextmanager
-def prefect_server() -> Iterator[dict[str, str]]:
-    """A real Prefect server; yields the environment that lets another process use it."""
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=180):
-        yield {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
 
 
 def build(config_file: Path, settings: dict[str, Any], golden: Path) -> None:
@@ -181,6 +160,8 @@ def main() -> None:
         new_home(Path(folder) / "home", peers)
         result = measure(Path(folder), arguments.documents, arguments.rounds, not arguments.alone)
     report(result)
+    if not result["nothing_written"]:
+        sys.exit("an unchanged night wrote something")
 
 
 if __name__ == "__main__":
