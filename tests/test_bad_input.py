@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from tests.nights import golden_for_facts, page, write_facts
 pytestmark = pytest.mark.usefixtures("prefect")
 BIN = Path(sys.executable).parent
 TEA = "how long does green tea steep"
-Configure = Callable[..., Path]
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def assert_is_a_sentence(said: Said, status: int, *parts: str) -> None:
 BAD_LINE = '{"query": "one", "relevant": ["docs/tea.md"]}\n\n{"query": "two", "relevnt": ["docs/tea.md"]}\n'
 UNKNOWN_DOCUMENT = '{"query": "one", "relevant": ["docs/tee.md"]}\n'
 NO_MODEL = {"kind": "sentence-transformers", "model": "/no/such/model"}
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], int, list[str]]] = {
     "unknown key": (
         {"chunking": {"max_token": 9}},
         2,
@@ -252,8 +251,8 @@ def free_port() -> int:
 @contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A real server over a database and artifacts in the folder."""
-    command = [BIN / "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/server.db", "--workers", "1"]
-    command += ["--artifacts-destination", folder / "artifacts", "--port", str(port)]
+    command = [str(BIN / "mlflow"), "server", "--backend-store-uri", f"sqlite:///{folder}/server.db", "--workers", "1"]
+    command += ["--artifacts-destination", f"{folder}/artifacts", "--port", str(port)]
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:

@@ -13,7 +13,7 @@ from tasks.config.loading import load_config, parse_config
 from tasks.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-CLASS_OF = {"index": ReindexConfig, ".": DeploymentsConfig}
+CLASS_OF: dict[str, type[BaseModel]] = {"index": ReindexConfig, ".": DeploymentsConfig}
 """By folder below conf/."""
 
 FORMS = [ReindexConfig, RollbackConfig, DeploymentsConfig]
