@@ -77,9 +77,13 @@ def reindex(
     from tasks.config.loading import load_config
 
     loaded = load_config(config, ReindexConfig)
-    from flows.reindex import reindex as flow
 
-    night = _run(lambda: flow(loaded, allow_deletions))
+    def call() -> "Night":
+        from flows.reindex import reindex as flow
+
+        return flow(loaded, allow_deletions)
+
+    night = _run(call)
     _show(as_json, asdict(night), lambda: _print_night(night))
     raise typer.Exit(_status(night, loaded.promote))
 
@@ -209,9 +213,13 @@ def deploy(
     from tasks.config.loading import load_config
 
     loaded = load_config(config, DeploymentsConfig)
-    from tasks.deploy import deploy_all
 
-    names = _run(lambda: deploy_all(loaded, ROOT))
+    def call() -> list[str]:
+        from tasks.deploy import deploy_all
+
+        return deploy_all(loaded, ROOT)
+
+    names = _run(call)
     _show(as_json, {"deployments": names}, lambda: print("\n".join(names)))
 
 

@@ -113,7 +113,7 @@ def register(
             LANCE_TAG: manifest.tag,
             "git.commit": git_commit(),
         },
-        description=report,
+        description=report[:5000],  # what MLflow keeps
     )
 
 

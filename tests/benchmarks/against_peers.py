@@ -114,8 +114,9 @@ def main() -> None:
     machine = describe()
     RESULTS.mkdir(exist_ok=True)
     result = {"machine": machine, "summaries": summaries, "runs": runs}
-    (RESULTS / "against_peers.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    (RESULTS / "against_peers.md").write_text(markdown(machine, summaries), "utf-8")
+    name = f"against_peers_{args.corpus}" if args.corpus else "against_peers"
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    (RESULTS / f"{name}.md").write_text(markdown(machine, summaries), "utf-8")
     print(markdown(machine, summaries))
 
 
