@@ -7,17 +7,16 @@ import errno
 import getpass
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-from urllib.parse import urlsplit
 
 import typer
 
+from tasks.config.servers import reach
 from tasks.config.settings import Home, find_home, prepare_environment
 from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, TandemError
 
@@ -291,11 +290,8 @@ def _run(call: Callable[[], Result]) -> Result:
 
 def _check_prefect(url: str) -> None:
     """Where a Prefect server is set, it has to be there; otherwise Prefect starts one for the command."""
-    parts = urlsplit(url)
-    if not parts.hostname:
-        return
     try:
-        socket.create_connection((parts.hostname, parts.port or 443), timeout=5).close()
+        reach(url)
     except OSError as error:
         raise ServerError(
             f"the Prefect server at {url} does not answer ({error}): start it with `prefect server start`, or unset "

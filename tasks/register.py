@@ -81,12 +81,13 @@ def register(
     """Log scores, parameters, report and configuration; tag the table; and only then make the version appear."""
     home = find_home()
     client = connect(home)
+    marks = {"git.commit": git_commit(), VERDICT_TAG: night.decision}
     log(
         client,
         night.run_id,
         params=flat(config.model_dump(mode="json")),
         metrics=_metrics(night),
-        tags={"git.commit": git_commit(), VERDICT_TAG: night.decision},
+        tags=marks,
         texts={
             "report.md": report,
             "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
@@ -109,9 +110,8 @@ def register(
         tags={
             STATE_TAG: state_of(manifest.table, manifest.lance_version, manifest.fingerprint),
             GOLDEN_TAG: night.golden,
-            VERDICT_TAG: night.decision,
             LANCE_TAG: manifest.tag,
-            "git.commit": git_commit(),
+            **marks,
         },
         description=report[:5000],  # what MLflow keeps
     )

@@ -14,7 +14,7 @@ import yaml
 
 from flows.cli import main
 from tasks.config.settings import Home
-from tests.homes import copy_home
+from tests.homes import copy_home, use_home
 from tests.nights import golden_for_facts, page, write_facts
 from tests.registry_fixtures import empty_home
 
@@ -70,8 +70,7 @@ def three_nights() -> Home:
     golden = golden_for_facts(folder)
     config = write_config(folder, {"golden": golden, "gate": {"min_queries": 10}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TANDEM_HOME", str(home.root))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        use_home(home, patch)
         for temperature in ("sixty", "seventy", "eighty"):
             page(site, "tea", f"Green tea is steeped at {temperature} degrees for two minutes.")
             assert call("reindex", config) == 0

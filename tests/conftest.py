@@ -4,11 +4,16 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home, prepare_environment
+from tests.homes import copy_home, use_home
+
+if TYPE_CHECKING:
+    from tests.command import Tandem
 
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tandem-tests-")
 prepare_environment(Home(Path(os.environ["PREFECT_HOME"])))
@@ -22,9 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """An empty installation in a temporary folder, also for the processes a test starts."""
     root = tmp_path / "home"
     root.mkdir()
-    monkeypatch.setenv("TANDEM_HOME", str(root))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Home(root)
+    return use_home(Home(root), monkeypatch)
 
 
 @pytest.fixture
@@ -46,6 +49,22 @@ def prefect() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture
+def home_of_nights(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A copy, for a test to change, of a home in which version 3 of docs is live."""
+    from tests.command import three_nights
+
+    return use_home(copy_home(three_nights(), tmp_path / "home"), monkeypatch)
+
+
+@pytest.fixture
+def tandem(capsys: pytest.CaptureFixture[str]) -> "Tandem":
+    """The command as a function of its arguments."""
+    from tests.command import runner
+
+    return runner(capsys)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tasks.config.settings import Home
 
 PLACES = (
@@ -27,6 +29,13 @@ def copy_home(template: Home, root: Path) -> Home:
     for manifest in root.glob("mlruns/artifacts/**/manifest.json"):
         manifest.write_text(manifest.read_text().replace(before, after))
     return Home(root)
+
+
+def use_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """Make it the home of this process and of those that it starts."""
+    monkeypatch.setenv("TANDEM_HOME", str(home.root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return home
 
 
 def environment_of(home: Home) -> dict[str, str]:

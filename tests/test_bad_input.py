@@ -25,8 +25,8 @@ from tasks.registry.connection import connect
 from tasks.registry.pointers import pointers
 from tasks.registry.runs import running
 from tasks.registry.versions import list_versions
-from tests.command import Said, Tandem, runner, site_of_nights, three_nights, write_config
-from tests.homes import copy_home
+from tests.command import Said, Tandem, site_of_nights, three_nights, write_config
+from tests.homes import copy_home, use_home
 from tests.nights import golden_for_facts, page, write_facts
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -35,21 +35,8 @@ TEA = "how long does green tea steep"
 
 
 @pytest.fixture
-def tandem(capsys: pytest.CaptureFixture[str]) -> Tandem:
-    return runner(capsys)
-
-
-@pytest.fixture
-def home(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home in which version 3 of docs is live."""
-    home = copy_home(three_nights(), tmp_path / "home")
-    use(home, monkeypatch)
-    return home
-
-
-def use(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TANDEM_HOME", str(home.root))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def home(home_of_nights: Home) -> Home:
+    return home_of_nights
 
 
 def assert_is_a_sentence(said: Said, status: int, *parts: str) -> None:
@@ -161,7 +148,7 @@ def test_a_disk_that_is_full_at_some_step_is_a_sentence_and_loses_nothing(
     tandem: Tandem, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str
 ) -> None:
     home = copy_home(three_nights(), small_disk / "home")
-    use(home, monkeypatch)
+    use_home(home, monkeypatch)
     site = tmp_path / "site"
     write_facts(site)
     for number in range(20):

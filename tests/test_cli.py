@@ -14,25 +14,15 @@ from tasks.config.settings import Home
 from tasks.index.store import IndexStore
 from tasks.registry.connection import connect
 from tasks.registry.versions import load_manifest
-from tests.command import Tandem, golden_of_nights, runner, three_nights, write_config
-from tests.homes import copy_home
+from tests.command import Tandem, golden_of_nights, write_config
 
 TANDEM = Path(sys.executable).with_name("tandem")
 TEA = "how long does green tea steep"
 
 
 @pytest.fixture
-def tandem(capsys: pytest.CaptureFixture[str]) -> Tandem:
-    return runner(capsys)
-
-
-@pytest.fixture
-def home(prefect: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A copy of the three nights' home for a test to change."""
-    home = copy_home(three_nights(), tmp_path / "home")
-    monkeypatch.setenv("TANDEM_HOME", str(home.root))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return home
+def home(home_of_nights: Home) -> Home:
+    return home_of_nights
 
 
 def test_help_answers_in_under_half_a_second() -> None:

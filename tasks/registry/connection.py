@@ -2,26 +2,22 @@
 
 import functools
 import logging
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from tasks.config.servers import reach
 from tasks.config.settings import Home
 from tasks.errors import RegistryError, TandemError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
-ANSWER_SECONDS = 4.0
 
 # It prints the traceback of every database error, which is raised as well and explained below.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -34,7 +30,7 @@ def connect(home: Home) -> MlflowClient:
     """
     uri = home.tracking_uri
     with failures_explained(uri):
-        _check_that_it_answers(uri)
+        reach(uri)
         if uri.startswith("sqlite:") and not database_of(uri).exists():
             _create_database(home, database_of(uri))
         return MlflowClient(uri, uri)
@@ -80,13 +76,6 @@ def _create_database(home: Home, database: Path) -> None:
         aside.unlink(missing_ok=True)
         MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
         aside.rename(database)
-
-
-def _check_that_it_answers(uri: str) -> None:
-    parts = urlsplit(uri)
-    port = parts.port or DEFAULT_PORTS.get(parts.scheme.partition("+")[0])
-    if parts.hostname and port:
-        socket.create_connection((parts.hostname, port), timeout=ANSWER_SECONDS).close()
 
 
 def _explanation(uri: str, error: Exception) -> str:
