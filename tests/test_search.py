@@ -1,11 +1,12 @@
 """Search over one version of an index: the three modes, filters, fusion, and following the live version."""
 
 import dataclasses
-import json
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,18 +14,15 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import SHARED, needs_real_data
-from fakes import FakeEmbedder, batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.config.index import EmbedderConfig, SearchConfig
-from tasks.config.settings import Home
+from tasks.config.index import SearchConfig
 from tasks.errors import StoreError
-from tasks.index.embedding import load_embedder
 from tasks.index.search import Filters, IndexReader, LiveIndex, Mode, open_version
 from tasks.index.store import IndexStore, chunk_schema
 from tasks.records import IndexManifest, Passage
+from tests.fakes import FakeEmbedder, batch
 
 MODES: tuple[Mode, ...] = ("vector", "text", "hybrid")
 WORDS = ["fox", "whale", "owl", "river", "stone", "cloud", "amber", "violet", "harbour", "lantern"]
@@ -107,20 +105,26 @@ def test_the_vector_score_of_a_passage_that_only_full_text_found_is_exact(store:
     assert found[0].score == pytest.approx(0.75 * (1 + 0.5) / (1 + 0.8) + 0.25, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "query", ["", "   ", "the of", "((", '"', "fox AND (owl OR", "text:fox", "fox~2 +owl^3", "\x00", "狐"]
-)
+NO_WORDS = ["", "   ", "the of", "((", '"', "\x00", "狐"]
+LIKE_WORDS = {
+    "fox AND (owl OR": "fox and owl or",
+    "text:fox": "text fox",
+    "fox -owl": "fox owl",
+    "fox~2 +owl^3": "fox 2 owl 3",
+}
+
+
+@pytest.mark.parametrize("query", [*NO_WORDS, *LIKE_WORDS])
 @pytest.mark.parametrize("mode", MODES)
 def test_no_query_is_parsed_or_fails(store: IndexStore, query: str, mode: Mode) -> None:
     store.replace([], [batch({"a": ["fox"], "b": ["owl and or text"]})])
-    [found] = reader(store).search([query], mode=mode)
-    assert set(ids(found)) <= {"a#0", "b#0"}
-
-
-def test_an_operator_in_a_query_is_a_word(store: IndexStore) -> None:
-    store.replace([], [batch({"a": ["fox"], "b": ["owl"]})])
     index = reader(store)
-    assert ids(index.search(["fox -owl"], mode="text")[0]) == ids(index.search(["fox owl"], mode="text")[0])
+    [found] = index.search([query], mode=mode)
+    if mode == "text":
+        assert set(ids(found)) == (set() if query in NO_WORDS else {"a#0", "b#0"})
+        assert [found] == index.search([LIKE_WORDS.get(query, "")], mode=mode)
+    else:
+        assert set(ids(found)) == {"a#0", "b#0"}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -202,11 +206,9 @@ def test_filters_decide_what_may_be_found(store: IndexStore, mode: Mode, filters
     assert {passage.document for passage in found} == expected
 
 
-@settings(max_examples=30, deadline=None)
-@given(tenant=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), asked=st.text(min_size=0, max_size=3))
-def test_a_tenant_is_matched_by_its_exact_name_only(
-    tenant: str, asked: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@settings(max_examples=10, deadline=None)
+@given(tenant=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_a_tenant_is_matched_by_its_exact_name_only(tenant: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     store = IndexStore.open_or_create(tmp_path_factory.mktemp("tenants"), "pages", 64)
     store.replace([], [batch({"a": ["fox"]}, tenant=tenant), batch({"b": ["fox"]}, tenant=tenant + "'")])
     index = reader(store)
@@ -300,57 +302,6 @@ def test_after_any_nights_results_equal_those_of_an_index_built_from_nothing(tmp
         assert reader(grown).search(queries, mode=mode) == reader(fresh).search(queries, mode=mode)
 
 
-# Fusion on real queries
-
-
-def scifact(every: int = 12) -> tuple[dict[str, str], dict[str, set[str]], dict[str, str]]:
-    """Abstracts, relevant abstracts by query, and queries: those of 200 claims, and some of the others."""
-    lines = (SHARED / "scifact" / "qrels.tsv").read_text().splitlines()[1:]
-    relevant: dict[str, set[str]] = {}
-    for query, document, _ in (line.split("\t") for line in lines):
-        relevant.setdefault(query, set()).add(document)
-    relevant = dict(list(relevant.items())[:200])
-    needed = set.union(*relevant.values())
-    rows = [json.loads(line) for line in (SHARED / "scifact" / "corpus.jsonl").open()]
-    kept = [row for number, row in enumerate(rows) if row["_id"] in needed or not number % every]
-    queries = [json.loads(line) for line in (SHARED / "scifact" / "queries.jsonl").open()]
-    texts = {row["_id"]: f"{row['title']}\n\n{row['text']}" for row in kept}
-    return texts, relevant, {row["_id"]: row["text"] for row in queries}
-
-
-def xquad() -> tuple[dict[str, str], dict[str, set[str]], dict[str, str]]:
-    articles = json.loads((SHARED / "xquad" / "xquad.en.json").read_text())["data"]
-    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
-    asked = {question["id"]: (str(n), question) for n, p in enumerate(paragraphs) for question in p["qas"]}
-    texts = {str(number): paragraph["context"] for number, paragraph in enumerate(paragraphs)}
-    queries = {id: question["question"] for id, (_, question) in asked.items()}
-    return texts, {id: {place} for id, (place, _) in asked.items()}, queries
-
-
-def ndcg(found: list[Passage], relevant: set[str]) -> float:
-    gains = [1 / np.log2(rank + 2) for rank, hit in enumerate(found) if hit.document in relevant]
-    return float(sum(gains) / sum(1 / np.log2(rank + 2) for rank in range(min(10, len(relevant)))))
-
-
-@pytest.mark.realdata
-@needs_real_data
-@pytest.mark.parametrize("name", ["scifact", "xquad"])
-def test_fusion_is_no_worse_than_the_better_single_retriever(tmp_path: Path, name: str) -> None:
-    embedder = load_embedder(EmbedderConfig(), Home(tmp_path))
-    texts, relevant, queries = {"scifact": scifact, "xquad": xquad}[name]()
-    store = IndexStore.open_or_create(tmp_path, name, embedder.dimension)
-    pages = {document: [text] for document, text in texts.items()}
-    store.replace([], [batch(pages, vectors=embedder.embed_passages(list(texts.values())))])
-    index = reader(store)
-    asked = [queries[id] for id in relevant]
-    vectors = embedder.embed_queries(asked)
-    score = {}
-    for mode in MODES:
-        found = index.search(asked, mode=mode, vectors=vectors)
-        score[mode] = np.mean([ndcg(hits, best) for hits, best in zip(found, relevant.values(), strict=True)])
-    assert score["hybrid"] >= max(score["vector"], score["text"]), score
-
-
 # The live version
 
 
@@ -416,31 +367,33 @@ def test_two_versions_of_the_same_rows_answer_each_in_its_own_way(world: World) 
 
 
 def test_opened_versions_and_their_embedder_are_kept(world: World) -> None:
-    index = LiveIndex(lambda: world.live, world.load, also_warm=world.versions)
+    index = world.index()
+    one, other = map(index.reader, world.versions)
+    assert one is not other
+    assert index.reader(world.versions[0]) is one
     assert world.loaded == ["v1"]
-    assert index.reader(world.versions[0]) is index.reader(world.versions[0])
 
 
 def test_no_answer_mixes_two_versions_while_the_alias_moves(world: World) -> None:
     index, done = world.index(), threading.Event()
-    seen: list[set[str]] = []
+    seen: set[frozenset[str]] = set()
 
     def ask() -> None:
         while not done.is_set():
             _, [found] = index.search(["fox"])
-            seen.append({passage.text for passage in found})
+            seen.add(frozenset(passage.text for passage in found))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for turn in range(60):
-        world.live = world.versions[turn % 2]
-        threading.Event().wait(0.01)
-    done.set()
-    for thread in threads:
-        thread.join()
-    assert {len(texts) for texts in seen} == {1}
-    assert len(set.union(*seen)) == 2
+    with ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(ask) for _ in range(4)]
+        for turn in range(6_000):
+            world.live = world.versions[turn % 2]
+            time.sleep(0.01)
+            if any(one.done() for one in asking) or (turn > 60 and len(seen) > 1):
+                break
+        done.set()
+        for one in asking:
+            one.result()
+    assert seen == {frozenset({"fox number 1"}), frozenset({"fox number 2"})}
 
 
 def test_a_version_of_another_embedder_is_refused(world: World) -> None:

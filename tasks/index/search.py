@@ -11,7 +11,7 @@ Results do not depend on the order of the rows in the table: equal scores are or
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
@@ -115,6 +115,29 @@ class _Plan:
     where: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _ExactSearch:
+    """All vectors of a version that is small enough to be searched exactly; Lance would read them at every query."""
+
+    rows: npt.NDArray[np.uint64]
+    vectors: Vectors
+    """Of shape (rows, dimension)."""
+
+    def nearest(self, vector: Vectors, limit: int, among: npt.NDArray[np.uint64] | None) -> list[_Hit]:
+        """The `limit` best, best first, and all that equal the last of them; only `among` these rows, if given."""
+        rows, vectors = self.rows, self.vectors
+        if among is not None:
+            chosen = np.isin(rows, among)
+            rows, vectors = rows[chosen], vectors[chosen]
+        # Not BLAS, whose rounding may depend on the other rows.
+        cosines = np.einsum("ij,j->i", vectors, vector)
+        if len(cosines) > limit:
+            best = cosines >= np.partition(cosines, -limit)[-limit]
+            rows, cosines = rows[best], cosines[best]
+        order = np.argsort(-cosines, kind="stable")
+        return list(map(_Hit, rows[order].tolist(), cosines[order].tolist()))
+
+
 class IndexReader:
     """One open version of an index. Safe to use from several threads."""
 
@@ -122,8 +145,8 @@ class IndexReader:
         self.store = store
         self.embedder = embedder
         self.config = search
-        self._indexed = store.has_vector_index
         self._table: Any = _run(_open(store), f"open {store.name}")
+        self._exact = None if store.has_vector_index else _run(_read_vectors(self._table), f"read {store.name}")
 
     def warm(self) -> None:
         """Read the indices into memory, so that the first query is as fast as the next."""
@@ -183,10 +206,12 @@ class IndexReader:
         return await _best(search, "_score", plan, with_vectors=plan.mode == "hybrid")
 
     async def _by_vector(self, vector: Vectors, plan: _Plan) -> list[_Hit]:
+        if self._exact:
+            among = await _rows(self._table.query().where(plan.where)) if plan.where else None
+            return await asyncio.to_thread(self._exact.nearest, vector, plan.limit, among)
         search = self._table.query().nearest_to(vector).distance_type("cosine")
-        if self._indexed:
-            # Where a filter leaves too few in the nearest partitions, all others are searched too.
-            search = search.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE).fast_search()
+        # Where a filter leaves too few in the nearest partitions, all others are searched too.
+        search = search.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE).fast_search()
         return await _best(search, "_distance", plan)
 
     def _fuse(self, vector: Vectors, close: list[_Hit], text: list[_Hit]) -> list[_Hit]:
@@ -231,15 +256,12 @@ class LiveIndex:
         self,
         resolve: Callable[[], IndexManifest],
         load_embedder: Callable[[IndexManifest], "Embedder"],
-        also_warm: Iterable[IndexManifest] = (),
     ) -> None:
         self._resolve = resolve
         self._load_embedder = load_embedder
         self._embedders: dict[str, Embedder] = {}
         self._readers: OrderedDict[tuple[str, str, str, int], IndexReader] = OrderedDict()
         self._lock = Lock()
-        for manifest in also_warm:
-            self.reader(manifest)
 
     def search(
         self,
@@ -310,6 +332,16 @@ async def _open(store: IndexStore) -> Any:
 
 async def _warm(table: Any) -> None:
     await asyncio.gather(*(table.prewarm_index(index.name) for index in await table.list_indices()))
+
+
+async def _read_vectors(table: Any) -> _ExactSearch:
+    found = await table.query().where("vector IS NOT NULL").select(["vector"]).with_row_id().to_arrow()
+    return _ExactSearch(found["_rowid"].to_numpy(), _matrix(found["vector"]))
+
+
+async def _rows(query: Any) -> npt.NDArray[np.uint64]:
+    found = await query.select(["ordinal"]).with_row_id().to_arrow()
+    return found["_rowid"].to_numpy()
 
 
 async def _best(query: Any, column: str, plan: _Plan, with_vectors: bool = False) -> list[_Hit]:
