@@ -84,7 +84,7 @@ def reindex(
 
     night = _run(call)
     _show(as_json, asdict(night), lambda: _print_night(night))
-    raise typer.Exit(_status(night, loaded.promote))
+    raise typer.Exit(0 if night.decision in ("promote", "unchanged") else 1)
 
 
 @app.command()
@@ -299,11 +299,6 @@ def _check_prefect(url: str) -> None:
         ) from None
 
 
-def _status(night: "Night", promote: str) -> int:
-    waits_as_configured = night.decision == "hold" and promote != "auto"
-    return 0 if night.decision in ("promote", "unchanged") or waits_as_configured else 1
-
-
 def _moment(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
@@ -328,7 +323,8 @@ def _show_move(as_json: bool, move: "Move", text: str) -> None:
 
 def _print_night(night: "Night") -> None:
     version = f", version {night.version}" if night.version else ""
-    rows = [["decision", night.decision + version], *([name, f"{count:,}"] for name, count in night.counts.items())]
+    rows: list[list[object]] = [["decision", night.decision + version], ["live", night.live]]
+    rows += [[name, f"{count:,}"] for name, count in night.counts.items()]
     for metric, value in night.scores.items():
         beside = f"   champion {night.champion_scores[metric]:.3f}" if metric in night.champion_scores else ""
         rows.append([metric, f"{value:.3f}{beside}"])

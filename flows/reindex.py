@@ -14,10 +14,11 @@ from tasks.judge import judge
 from tasks.lock import model_lock
 from tasks.maintain import maintain
 from tasks.mend import mend
+from tasks.passing import whole
 from tasks.prepare import prepare
-from tasks.promote import follow_verdict, live_number
+from tasks.promote import follow_verdict
 from tasks.records import Night
-from tasks.register import describe_version, mlflow_run, register
+from tasks.register import describe_version, keep_report, mlflow_run, register
 from tasks.report import publish, summarise, summarise_quiet, write_report
 from tasks.timing import timed
 from tasks.write import write
@@ -44,30 +45,32 @@ def one_night(config: ReindexConfig, allow_deletions: bool, home: Home) -> tuple
     """The story of a night and its report. The live version is untouched until the last step."""
     seconds: dict[str, float] = {}
     with timed(seconds, "mend"):
-        _, newest = mend(config.name, home)
+        mended = mend(config.name, home)
     with timed(seconds, "collect"):
         listings, failures = collect_all(config.sources, config.parsing)
     with timed(seconds, "compare"):
-        work = compare(config, listings, failures, allow_deletions, newest, home)
+        work = compare(config, listings, failures, allow_deletions, mended.newest, home)
     if work.nothing_to_do:
-        night = summarise_quiet(config.name, work, seconds, live_number(config.name, home))
+        night = summarise_quiet(config.name, work, mended, seconds)
         return night, write_report(night)
 
     with mlflow_run(config) as run_id:
         with timed(seconds, "prepare"):
-            prepared = prepare(config, listings, work)
+            prepared = prepare(config, whole(listings), whole(work))
         with timed(seconds, "write"):
-            write(work, prepared)
+            write(whole(work), whole(prepared))
         with timed(seconds, "maintain"):
             maintained = maintain(config, work.table)
         manifest = describe_version(config, work, maintained, home)
         with timed(seconds, "evaluate"):
-            evaluation = evaluate(config, manifest, maintained.documents)
+            evaluation = evaluate(config, manifest, whole(maintained.documents))
         verdict = judge(config, work, maintained, evaluation, home)
         night = summarise(work, prepared, maintained, evaluation, verdict, manifest, seconds, run_id)
         with timed(seconds, "register"):
-            version = register(config, manifest, night, evaluation, write_report(night, evaluation))
+            version = register(config, manifest, night, verdict, evaluation, write_report(night, evaluation))
         with timed(seconds, "promote"):
-            live = follow_verdict(version, verdict)
-        night = replace(night, live=live)
-    return night, write_report(night, evaluation)
+            followed, live = follow_verdict(version, verdict)
+        night = replace(night, decision=followed.decision, reasons=followed.reasons, live=live)
+        report = write_report(night, evaluation)
+        keep_report(run_id, report)
+    return night, report

@@ -33,10 +33,13 @@ def rollback(config: RollbackConfig) -> Move:
     """Prove that the target loads, move `champion` to it, and hold the model."""
     by = config.by or getpass.getuser()
     move = roll_back(config.name, config.to, by, config.reason, config.dry_run, find_home())
-    done = "would go" if config.dry_run else "went"
+    if config.dry_run:
+        done, then = "would go", "Nothing was moved: the version loads and answers."
+    else:
+        done, then = "went", f"Lift the hold with `tandem unhold {move.name}` when nightly versions may go live again."
     create_markdown_artifact(
-        f"**{move.name}** {done} from version {move.before} to version {move.after}.\n\n{config.reason} ({by})\n\n"
-        f"Lift the hold with `tandem unhold {move.name}` when nightly versions may go live again.",
+        f"**{move.name}** {done} from version {move.before} to version {move.after}.\n\n"
+        f"{config.reason} ({by})\n\n{then}",
         key=artifact_key("rollback", config.name),
     )
     return move

@@ -60,9 +60,8 @@ def compare(
     table = f"{config.name}-{embedder}"
     states, version = _read(table, home)
     known = {state.split("/", 1)[0] for state in states}
-    for name, reason in failures.items():
-        if name not in known:
-            raise SourceError(reason)
+    if unknown := [reason for name, reason in failures.items() if name not in known]:
+        raise SourceError("\n".join(unknown))
     recipes = {source.name: recipe_of(source, config.chunking, config.parsing) for source in config.sources}
     golden = _golden_hash(config)
     if config.golden and newest.get(GOLDEN_TAG) != golden:

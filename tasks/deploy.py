@@ -1,6 +1,7 @@
 """Registers what conf/deployments.yaml describes on the Prefect server. Safe to repeat."""
 
 import os
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.schedules import Cron
 
 from tasks.config.deployments import Deployment, DeploymentsConfig, WorkPool
-from tasks.errors import ConfigError
+from tasks.config.loading import load_config
 
 PASSED_ON = ("TANDEM_HOME", "MLFLOW_TRACKING_URI", "PREFECT_HOME", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY")
 """Variables of this process that the runs on a worker need as well."""
@@ -36,22 +37,19 @@ def create_pools(pools: tuple[WorkPool, ...]) -> None:
 
 def deploy_one(deployment: Deployment, timezone: str, root: Path) -> str:
     flow = cast(Flow[Any, Any], Flow.from_source(source=str(root), entrypoint=deployment.flow))
+    config = root / deployment.config if deployment.config else None
+    if config:
+        load_config(config, signature(flow.fn).parameters["config"].annotation)  # a mistake shows now, not at two
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     runner = flow.to_deployment(
         name=deployment.name,
         description=deployment.description or None,
         work_pool_name=deployment.work_pool,
         schedule=Cron(deployment.cron, timezone=timezone) if deployment.cron else None,
-        parameters={"config": read_config(root / deployment.config)} if deployment.config else None,
+        parameters={"config": yaml.safe_load(config.read_text(encoding="utf-8"))} if config else None,
         job_variables={"env": environment},
         # The slot is leased: where a machine goes down with its run, the next night need not wait for it.
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
     )
     cast(RunnerDeployment, runner).apply()
     return f"{flow.name}/{deployment.name}"
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise ConfigError(f"{path} does not exist, but conf/deployments.yaml names it")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))

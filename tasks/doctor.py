@@ -9,10 +9,13 @@ from tasks.index.store import IndexStore
 from tasks.records import IndexManifest
 from tasks.registry import ledger
 from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.ledger import Pointers
 from tasks.registry.pointers import pointers
 from tasks.registry.runs import running
 from tasks.registry.versions import list_names, list_versions, load_manifest
 from tasks.serving import prove
+
+POINTERS = ("champion", "previous", "candidate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +34,13 @@ def examine(home: Home) -> list[Finding]:
 
 def _examine(client: MlflowClient, name: str) -> Iterator[Finding]:
     now = pointers(client, name)
-    numbers = [version.number for version in list_versions(client, name)]
-    last = next((move for move in reversed(ledger.history(client, name)) if move.what == "champion"), None)
-    if now.champion is None and last and last.after is not None:
-        yield Finding(
-            f"{name}: nothing is live; version {last.after} was, and it or its alias was removed in MLflow",
-            _promote_another(name, numbers, last.after),
-        )
-    elif last and last.after != now.champion:
-        yield Finding(
-            f"{name}: version {now.champion} is live, but the ledger says {last.after}: the alias was moved by hand",
-            f"tandem mend {name}",
-        )
-    for pointer, number in (("champion", now.champion), ("previous", now.previous)):
+    others = _once_live(client, name, now.champion)
+    if last := next((entry for entry in ledger.entries(client, name) if entry.finished), None):
+        yield from _compare_with_ledger(name, now, last.after, others)
+    for pointer in POINTERS:
+        number = getattr(now, pointer)
         if number is not None:
-            yield from _examine_version(client, name, pointer, number, numbers)
+            yield from _examine_version(client, name, pointer, number, others)
     if left := running(client, name):
         yield Finding(
             f"{name}: {len(left)} MLflow runs are RUNNING; unless a night is under way their processes are gone",
@@ -53,19 +48,39 @@ def _examine(client: MlflowClient, name: str) -> Iterator[Finding]:
         )
 
 
+def _compare_with_ledger(name: str, now: Pointers, known: Pointers, others: list[int]) -> Iterator[Finding]:
+    """What somebody moved or removed in MLflow itself."""
+    for pointer in POINTERS:
+        actual, written = getattr(now, pointer), getattr(known, pointer)
+        word = "live" if pointer == "champion" else pointer
+        remedy = f"tandem mend {name}"
+        if actual is None and written is not None:
+            remedy = _go_live(name, others) if pointer == "champion" else remedy
+            gone = "it or its alias was removed in MLflow"
+            yield Finding(f"{name}: nothing is {word}; version {written} was, and {gone}", remedy)
+        elif actual != written:
+            says = f"the ledger says {written or 'none'}: the alias was moved by hand"
+            yield Finding(f"{name}: version {actual} is {word}, but {says}", remedy)
+
+
 def _examine_version(
-    client: MlflowClient, name: str, pointer: str, number: int, numbers: list[int]
+    client: MlflowClient, name: str, pointer: str, number: int, others: list[int]
 ) -> Iterator[Finding]:
     try:
         manifest = load_manifest(client, name, number)
         prove(manifest)
-        if not is_protected(IndexManifest(**manifest)):
+        if not is_protected(IndexManifest.from_json(manifest)):
             yield Finding(
                 f"{name}: the tag {manifest['tag']} that protects version {number} ({pointer}) is gone from the table",
                 f"tandem mend {name}",
             )
     except TandemError as error:
-        yield Finding(f"{name}: version {number} ({pointer}): {error}", _promote_another(name, numbers, number))
+        remedies = {
+            "champion": _go_live(name, others),
+            "previous": _go_back(name, [other for other in others if other != number]),
+            "candidate": "tandem reindex CONF, to build another",
+        }
+        yield Finding(f"{name}: version {number} ({pointer}): {error}", remedies[pointer])
 
 
 def is_protected(manifest: IndexManifest) -> bool:
@@ -73,6 +88,18 @@ def is_protected(manifest: IndexManifest) -> bool:
     return IndexStore.open(manifest.uri, manifest.table).tags().get(manifest.tag) == manifest.lance_version
 
 
-def _promote_another(name: str, numbers: list[int], broken: int) -> str:
-    others = [number for number in numbers if number != broken]
-    return f"tandem promote {name} {others[-1]}" if others else "tandem reindex CONF, to build a new version"
+def _once_live(client: MlflowClient, name: str, champion: int | None) -> list[int]:
+    """Versions that were live before and still exist, the latest first: each passed the gate in its day."""
+    lived = (move.after for move in reversed(ledger.history(client, name)) if move.what == "champion")
+    known = {version.number for version in list_versions(client, name)} - {champion}
+    return [number for number in dict.fromkeys(lived) if number in known]
+
+
+def _go_live(name: str, others: list[int]) -> str:
+    return f"tandem promote {name} {others[0]}" if others else "tandem reindex CONF, to build a new version"
+
+
+def _go_back(name: str, others: list[int]) -> str:
+    if not others:
+        return "nothing can be rolled back to until the next version goes live"
+    return f"tandem rollback {name} --to {others[0]}, if a rollback is needed"

@@ -16,6 +16,10 @@ class SourceError(TandemError, OSError):
     """A source does not exist, cannot be reached, or failed half way."""
 
 
+class UnreachableError(SourceError):
+    """A source that does not answer now and may at the next try."""
+
+
 class ParseError(TandemError, ValueError):
     """One file yields no text. The message is the reason that the report shows."""
 

@@ -73,5 +73,5 @@ def _answerable(queries: Sequence[GoldenQuery], documents: frozenset[str]) -> tu
     if len(kept) == len(queries):
         return kept, ()
     return kept, (
-        f"{len(queries) - len(kept)} golden queries name only documents that are no longer there, and were left out",
+        f"Golden queries left out, because they name only documents that are gone: {len(queries) - len(kept)}.",
     )

@@ -1,5 +1,7 @@
 """The verdict on a night's version: scores, counts and safety go into the gate."""
 
+from dataclasses import replace
+
 from tasks.compare import Work
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
@@ -26,4 +28,4 @@ def judge(config: ReindexConfig, work: Work, maintained: Maintained, evaluation:
         safety=work.changes.held,
         held=held(connect(home), config.name),
     )
-    return Verdict(verdict.decision, (*verdict.reasons, *evaluation.notes))
+    return replace(verdict, reasons=(*verdict.reasons, *evaluation.notes))

@@ -1,6 +1,7 @@
 """Puts right what a killed run or a hand in MLflow's UI left behind."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from tasks.config.settings import Home
 from tasks.doctor import is_protected
@@ -11,16 +12,25 @@ from tasks.promote import follow, moving
 from tasks.records import IndexManifest
 from tasks.register import LANCE_TAG, VERDICT_TAG, read_verdict
 from tasks.registry.connection import MlflowClient
-from tasks.registry.ledger import was_ever_pointed_at
-from tasks.registry.pointers import protected, settle
+from tasks.registry.ledger import Pointers, was_ever_pointed_at
+from tasks.registry.pointers import pointers, protected, settle
 from tasks.registry.runs import close_abandoned
 from tasks.registry.versions import get, load_manifest, newest_tags
 
 
-def mend(name: str, home: Home) -> tuple[list[str], Mapping[str, str]]:
-    """Close abandoned runs and let pointers and ledger agree. The caller holds the model's lock.
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What was done, and what stands now."""
 
-    Returns what was done, as sentences, and the tags of the newest registered version (none where there is none).
+    done: tuple[str, ...]
+    """As sentences."""
+    newest: Mapping[str, str]
+    """The tags of the newest registered version; none where there is none."""
+    live: int | None
+
+
+def mend(name: str, home: Home) -> Mended:
+    """Close abandoned runs and let pointers and ledger agree. The caller holds the model's lock.
 
     Raises:
         RegistryError: MLflow does not answer; better now than after an hour of embedding.
@@ -29,20 +39,25 @@ def mend(name: str, home: Home) -> tuple[list[str], Mapping[str, str]]:
         done = [f"closed the MLflow run {run_id}, whose process was gone" for run_id in close_abandoned(client, name)]
         done += [f"{m.what} {m.before} → {m.after}: {m.reason} ({m.by})" for m in settle(client, name)]
         newest = newest_tags(client, name)
-        done += _follow_last_verdict(client, name, newest)
-        return done, newest
+        now = pointers(client, name)
+        if left := list(_follow_last_verdict(client, name, newest, now)):
+            now = pointers(client, name)
+        return Mended((*done, *left), newest, now.champion)
 
 
-def _follow_last_verdict(client: MlflowClient, name: str, newest: Mapping[str, str]) -> Iterator[str]:
+def _follow_last_verdict(client: MlflowClient, name: str, newest: Mapping[str, str], now: Pointers) -> Iterator[str]:
     """A night that was killed after it registered a version, and before it moved a pointer, left its verdict behind."""
     if newest.get(VERDICT_TAG) not in ("promote", "hold"):
         return
     number = int(newest[LANCE_TAG].removeprefix("v"))
-    if was_ever_pointed_at(client, name, number):
+    if number in (now.champion, now.candidate) or was_ever_pointed_at(client, name, number):
         return
     version = get(client, name, number)
     try:
-        follow(client, version, read_verdict(client, version))
+        verdict = read_verdict(client, version)
+        if verdict.promote == "never":
+            return
+        follow(client, version, verdict)
         yield f"version {number} was left by a night that was killed; its verdict was followed now"
     except TandemError as error:
         yield f"version {number} was left by a night that was killed, and cannot go live: {error}"
@@ -51,14 +66,14 @@ def _follow_last_verdict(client: MlflowClient, name: str, newest: Mapping[str, s
 def mend_all(name: str, home: Home) -> list[str]:
     """Everything `mend` does, and tags that protect versions are made anew where somebody removed them."""
     with model_lock(home.locks, name, 0):
-        done, _ = mend(name, home)
+        mended = mend(name, home)
         with moving(name, home) as client:
-            return [*done, *_protect(client, name)]
+            return [*mended.done, *_protect(client, name)]
 
 
 def _protect(client: MlflowClient, name: str) -> Iterator[str]:
     for number in protected(client, name):
-        manifest = IndexManifest(**load_manifest(client, name, number))
+        manifest = IndexManifest.from_json(load_manifest(client, name, number))
         if not is_protected(manifest):
             try:
                 store = IndexStore.open(manifest.uri, manifest.table)

@@ -19,10 +19,10 @@ from tasks.config.settings import find_home
 from tasks.converted import keep_parsed, load_parsed, open_converted, parsed_key
 from tasks.documents.changes import Recipe
 from tasks.documents.chunking import embedding_text
-from tasks.documents.metadata import describe
+from tasks.documents.metadata import describe, own_title
 from tasks.documents.preparing import PreparedDocument, PrepareJob, Preparer
 from tasks.documents.sources import Reader, open_reader
-from tasks.errors import SourceError
+from tasks.errors import ParseError, SourceError
 from tasks.index.cache import ContentCache, VectorCache, embed_once
 from tasks.index.embedding import Embedder, load_embedder
 from tasks.index.store import chunk_schema
@@ -104,6 +104,8 @@ def _jobs(
             yield PrepareJob(file, data=readers[file.source].read(file))
         except SourceError as error:
             tally.failed.append(Problem(file.document, str(error)))
+        except ParseError as error:
+            tally.failed.append(Problem(file.document, str(error), file.revision))
         else:
             tally.parsed += 1
 
@@ -147,8 +149,10 @@ def _rows(document: PreparedDocument, config: ReindexConfig, recipes: Mapping[st
     shared = _file_columns(file, recipes[file.source].good) | known | {"parsed_key": parsed_key(file)}
     if not document.chunks:
         yield shared | _no_passage(file.document, None)
+    # the file's name stays out, so that a renamed document is not embedded again
+    title = own_title(source, document.parsed)
     for ordinal, chunk in enumerate(document.chunks):
-        yield shared | _passage(chunk, ordinal, file.document, known["title"], config)
+        yield shared | _passage(chunk, ordinal, file.document, title, config)
 
 
 def _file_columns(file: SourceFile, recipe: str) -> dict[str, Any]:
@@ -162,7 +166,7 @@ def _file_columns(file: SourceFile, recipe: str) -> dict[str, Any]:
     }
 
 
-def _passage(chunk: Chunk, ordinal: int, document: str, title: str, config: ReindexConfig) -> dict[str, Any]:
+def _passage(chunk: Chunk, ordinal: int, document: str, title: str | None, config: ReindexConfig) -> dict[str, Any]:
     embedded = embedding_text(chunk, title, config.chunking)
     return {
         "id": f"{document}#{ordinal}",

@@ -5,6 +5,7 @@ A lock of their own, held for a moment, keeps two moves apart; a rollback never 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from prefect import task
 
@@ -28,28 +29,29 @@ def moving(name: str, home: Home) -> Iterator[MlflowClient]:
 
 
 @task(name="follow verdict", task_run_name="{verdict.decision} {version.name} v{version.number}")
-def follow_verdict(version: Version, verdict: Verdict) -> int | None:
-    """Put the version live, or let it wait for approval, or leave it; returns the number that is live now."""
+def follow_verdict(version: Version, verdict: Verdict) -> tuple[Verdict, int | None]:
+    """Put the version live, or let it wait for approval, or leave it; the verdict as followed, and what is live now."""
     with moving(version.name, find_home()) as client:
-        follow(client, version, verdict)
-        return pointers.pointers(client, version.name).champion
+        followed = follow(client, version, verdict)
+        return followed, pointers.pointers(client, version.name).champion
 
 
-def follow(client: MlflowClient, version: Version, verdict: Verdict) -> None:
-    """Move the pointers as the verdict says. The caller holds the lock (`moving`)."""
-    decision, reason = verdict.decision, " ".join(verdict.reasons)
-    if decision == "promote":
+def follow(client: MlflowClient, version: Version, verdict: Verdict) -> Verdict:
+    """Move the pointers as verdict and configuration say. The caller holds the lock (`moving`).
+
+    Returns the verdict that was followed: `hold` where somebody rolled back while the night was under way.
+    """
+    name, number = version.name, version.number
+    if verdict.decision == "promote" and verdict.promote == "auto":
         try:
-            pointers.promote(client, version.name, version.number, by=FLOW, reason=reason, prove=prove)
-        except RefusedError as refusal:  # somebody rolled back while the night was under way
-            decision, reason = "hold", str(refusal)
-    if decision == "hold":
-        pointers.propose(client, version.name, version.number, by=FLOW, reason=reason)
-
-
-def live_number(name: str, home: Home) -> int | None:
-    """The version that is live."""
-    return pointers.pointers(connect(home), name).champion
+            pointers.promote(client, name, number, by=FLOW, reason=" ".join(verdict.reasons), prove=prove)
+        except RefusedError as refusal:
+            verdict = replace(verdict, decision="hold", reasons=(str(refusal), *verdict.reasons))
+        else:
+            return verdict
+    if verdict.decision != "reject" and verdict.promote != "never":
+        pointers.propose(client, name, number, by=FLOW, reason=" ".join(verdict.reasons))
+    return verdict
 
 
 def promote_by_hand(name: str, number: int, by: str, reason: str, home: Home) -> Move:

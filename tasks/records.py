@@ -1,7 +1,12 @@
 """Small frozen records that the packages and tasks hand each other. Nothing heavy is imported here."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+from tasks.errors import StoreError
+
+MANIFEST_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,18 @@ class IndexManifest:
     """Hash over every document's id and revision."""
     documents: int
     passages: int
-    format: int = 1
-    """Raised when an older Tandem could no longer read the table."""
+    format: int = MANIFEST_FORMAT
+    """Raised when an older Tandem could no longer read the version."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "IndexManifest":
+        """Raises `StoreError` where a newer Tandem wrote it; what this one does not know is left out."""
+        if values["format"] > MANIFEST_FORMAT:
+            raise StoreError(
+                f"{values['index']} {values['tag']} was written by a newer Tandem (format {values['format']}, this "
+                f"one reads up to {MANIFEST_FORMAT}): upgrade Tandem"
+            )
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +168,8 @@ class Verdict:
 
     decision: Literal["promote", "hold", "reject"]
     reasons: tuple[str, ...]
+    promote: Literal["auto", "ask", "never"] = "auto"
+    """What the configuration does with a version that passes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from tasks.serving import ENTRY_POINT
 VERDICT_TAG = "tandem.verdict"
 LANCE_TAG = "tandem.lance_tag"
 VERDICT_FILE = "verdict.json"
+REPORT_FILE = "report.md"
 PREDICT_PARAMS = {"k": int, "mode": str, "tenant": str}
 
 
@@ -75,6 +76,7 @@ def register(
     config: ReindexConfig,
     manifest: IndexManifest,
     night: Night,
+    verdict: Verdict,
     evaluation: Evaluation,
     report: str,
 ) -> Version:
@@ -89,9 +91,9 @@ def register(
         metrics=_metrics(night),
         tags=marks,
         texts={
-            "report.md": report,
+            REPORT_FILE: report,
             "config.yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-            VERDICT_FILE: json.dumps({"decision": night.decision, "reasons": night.reasons}, indent=1),
+            VERDICT_FILE: json.dumps(asdict(verdict), indent=1),
             "scores_by_query.json": _by_query(evaluation),
         },
         files=[Path(config.golden)] if config.golden else [],
@@ -117,9 +119,15 @@ def register(
     )
 
 
+def keep_report(run_id: str, report: str) -> None:
+    """Put the whole report, with what happened to the pointers, in the place of the one it was registered with."""
+    log(connect(find_home()), run_id, texts={REPORT_FILE: report})
+
+
 def read_verdict(client: MlflowClient, version: Version) -> Verdict:
     """The verdict that a version was registered with."""
-    return Verdict(**json.loads(read_text(client, version.run_id, VERDICT_FILE)))
+    kept = json.loads(read_text(client, version.run_id, VERDICT_FILE))
+    return Verdict(**kept | {"reasons": tuple(kept["reasons"])})
 
 
 def git_commit() -> str:

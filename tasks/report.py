@@ -12,8 +12,10 @@ from tasks.evaluate import Evaluation
 from tasks.evaluation.report import scores_table
 from tasks.evaluation.retrieval import RetrievalScores
 from tasks.maintain import Maintained
+from tasks.mend import Mended
 from tasks.progress import artifact_key
 from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict
+from tasks.register import LANCE_TAG, VERDICT_TAG
 
 VERDICTS = {
     "promote": "passed the gate",
@@ -58,13 +60,19 @@ def summarise(
     )
 
 
-def summarise_quiet(name: str, work: Work, seconds: dict[str, float], live: int | None) -> Night:
+def summarise_quiet(name: str, work: Work, mended: Mended, seconds: dict[str, float]) -> Night:
     """A night without anything to do; what held the last version still holds it."""
-    held = work.changes.held
+    held, live = work.changes.held, mended.live
+    number = int(mended.newest[LANCE_TAG].removeprefix("v"))
+    state = f"Live is version {live}" if live else "Nothing is live"
+    behind = [f"{state}; the verdict on the newest version, {number}, was {mended.newest[VERDICT_TAG]}."]
     return Night(
         index=name,
         decision="hold" if held else "unchanged",
-        reasons=held or ("Sources, configuration and golden queries are as they were.",),
+        reasons=(
+            *(held or ("Sources, configuration and golden queries are as they were.",)),
+            *(behind if number != live else ()),
+        ),
         live=live,
         counts=count_changes(work.changes),
         seconds=seconds,

@@ -5,12 +5,13 @@ Knows nothing of Prefect, so that a model loaded from MLflow starts quickly.
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
 from tasks.config.index import EmbedderConfig
 from tasks.config.settings import Home, find_home
-from tasks.errors import ConfigError, RegistryError, StoreError
+from tasks.errors import ConfigError, RegistryError, StoreError, TandemError
 from tasks.index.embedding import Embedder, load_embedder
 from tasks.index.search import Filters, IndexReader, LiveIndex, open_version
 from tasks.records import IndexManifest, Passage
@@ -31,7 +32,7 @@ def live_index(name: str, home: Home) -> LiveIndex:
 
     @functools.lru_cache(maxsize=64)
     def manifest_of(number: int) -> IndexManifest:
-        return IndexManifest(**load_manifest(client, name, number))
+        return IndexManifest.from_json(load_manifest(client, name, number))
 
     def resolve() -> IndexManifest:
         version = resolve_champion(client, name)
@@ -39,8 +40,11 @@ def live_index(name: str, home: Home) -> LiveIndex:
             raise RegistryError(f"no version of {name} is live: run `tandem reindex`, or `tandem promote {name} N`")
         return manifest_of(version.number)
 
-    previous = pointers(client, name).previous
-    return LiveIndex(resolve, embedder_of, also_warm=[manifest_of(previous)] if previous else [])
+    live = LiveIndex(resolve, embedder_of)
+    if previous := pointers(client, name).previous:
+        with suppress(TandemError):  # what no longer opens cannot be rolled back to; the champion can still answer
+            live.reader(manifest_of(previous))
+    return live
 
 
 def reader_of(name: str, which: int | str, home: Home) -> IndexReader:
@@ -52,7 +56,7 @@ def reader_of(name: str, which: int | str, home: Home) -> IndexReader:
 
 
 def open_manifest(manifest: Mapping[str, Any]) -> IndexReader:
-    opened = IndexManifest(**manifest)
+    opened = IndexManifest.from_json(manifest)
     return open_version(opened, embedder_of(opened))
 
 

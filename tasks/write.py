@@ -1,6 +1,7 @@
 """Writes what was prepared into the table, in one commit."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 from prefect import task
@@ -23,6 +24,7 @@ def write(work: Work, prepared: Prepared) -> None:
     for problem in prepared.stale:
         recipe = work.recipes[source_of(problem.document)].failed
         store.mark_stale(problem.document, problem.revision, recipe, problem.reason)
+    Path(prepared.staged).unlink()
 
 
 def _staged(path: str) -> Iterator[pa.RecordBatch]:

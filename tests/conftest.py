@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tandem-tests-")
 prepare_environment(Home(Path(os.environ["PREFECT_HOME"])))
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_real_data = pytest.mark.skipif(not SHARED.exists(), reason=f"the real data is not at {SHARED}")
-
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:

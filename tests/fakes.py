@@ -21,16 +21,8 @@ class FakeEmbedder:
         self.dimension = dimension
         self.fingerprint = f"{name}-{dimension}"
         self.calls = 0
-        self.embedded: list[str] = []
 
     def embed_passages(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        self.embedded += texts
-        return self._embed(texts)
-
-    def embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        return self._embed(texts)
-
-    def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         self.calls += 1
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for vector, text in zip(vectors, texts, strict=True):
@@ -39,6 +31,8 @@ class FakeEmbedder:
                 vector[int.from_bytes(digest[:4], "big") % self.dimension] += 1 if digest[4] % 2 else -1
             vector[0] += 1e-3  # no text embeds as the null vector
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    embed_queries = embed_passages
 
 
 def batch(

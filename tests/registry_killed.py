@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from registry_fixtures import add_version, loads
 
 from tasks.config.settings import Home
 from tasks.registry.connection import connect
 from tasks.registry.pointers import promote, rollback, settle
+from tests.registry_fixtures import add_version, loads
 
 WRITES = (
     "create_experiment",

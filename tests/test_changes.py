@@ -170,6 +170,17 @@ def test_the_recipe_follows_what_leaves_a_trace_and_nothing_else() -> None:
     assert recipe(timeout_seconds=99).failed != recipe().failed
 
 
+@pytest.mark.parametrize("step", ["PARSER_VERSION", "CHUNKER_VERSION", "METADATA_VERSION"])
+def test_the_code_s_own_version_of_each_step_decides(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def recipe() -> Recipe:
+        return recipe_of(SourceConfig(name="a", location="site"), ChunkingConfig(), ParsingConfig())
+
+    before = recipe()
+    monkeypatch.setattr(f"tasks.documents.changes.{step}", "another")
+    assert recipe().good != before.good
+    assert recipe().failed != before.failed
+
+
 def test_the_hash_of_the_corpus_knows_no_order() -> None:
     held = list(states({"a/1": "x", "a/2": "y"}).values())
     assert corpus_hash(held) == corpus_hash(held[::-1])

@@ -1,10 +1,11 @@
 """The command as a person or a script meets it."""
 
 import json
+import resource
 import shlex
 import subprocess
 import sys
-import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,30 @@ import pytest
 from tasks.config.settings import Home
 from tasks.index.store import IndexStore
 from tasks.registry.connection import connect
-from tasks.registry.versions import load_manifest
+from tasks.registry.runs import read_metrics
+from tasks.registry.versions import get, load_manifest
 from tests.command import Tandem, golden_of_nights, write_config
+from tests.nights import FACTS, page
 
 TANDEM = Path(sys.executable).with_name("tandem")
 TEA = "how long does green tea steep"
+BREWING = """---
+title: Green tea at home
+date: 2026-03-01
+tags: [drinks, evening]
+---
+# Brewing
+
+A kettle, a pot and a little patience are all you need for it.
+
+## Water
+
+Green tea is steeped at eighty degrees for two minutes.
+
+## Cups
+
+Warm the cups with hot water first, then pour that water away.
+"""
 
 
 @pytest.fixture
@@ -25,14 +45,25 @@ def home(home_of_nights: Home) -> Home:
     return home_of_nights
 
 
-def test_help_answers_in_under_half_a_second() -> None:
+def config_over(site: Path, folder: Path, **settings: Any) -> Path:
+    """The configuration of the three nights over another folder of pages."""
+    source = {"name": "docs", "location": str(site)}
+    usual = {"golden": str(golden_of_nights()), "gate": {"min_queries": 10}}
+    return write_config(folder, {"sources": [source]} | usual | settings)
+
+
+def test_help_takes_less_than_half_a_second_of_a_processor() -> None:
+    def spent() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     def seconds() -> float:
-        start = time.perf_counter()
+        before = spent()
         done = subprocess.run([TANDEM, "--help"], capture_output=True, text=True, check=True)
         assert "reindex" in done.stdout
-        return time.perf_counter() - start
+        return spent() - before
 
-    assert min(seconds() for _ in range(5)) < 0.5
+    assert min(seconds() for _ in range(3)) < 0.5
 
 
 def test_an_unknown_command_is_wrong_usage(tandem: Tandem) -> None:
@@ -90,8 +121,9 @@ def test_history_knows_every_move_and_what_was_live_then(tandem: Tandem, home: H
     lived = [(move["before"], move["after"], move["by"]) for move in moves if move["what"] == "champion"]
     assert lived == [(None, 1, "flow reindex"), (1, 2, "flow reindex"), (2, 3, "flow reindex")]
     assert tandem("history", "docs").out.count("flow reindex") == len(moves)
-    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(moves[1]["at"] + 1))
-    assert tandem("history", "docs", "--at", second).out == f"At {second} version 2 of docs was live.\n"
+    second, third = (move["at"] for move in moves if move["what"] == "champion" and move["before"])
+    between = datetime.fromtimestamp((second + third) / 2).isoformat()
+    assert tandem("history", "docs", "--at", between).out == f"At {between} version 2 of docs was live.\n"
     assert tandem("history", "docs", "--at", "2020-01-01", "--json").json["live"] is None
     wrong = tandem("history", "docs", "--at", "yesterday")
     assert (wrong.status, wrong.err) == (2, "tandem: --at yesterday is no time: write it like 2026-11-20T08:00\n")
@@ -152,3 +184,70 @@ def test_the_closing_table_of_a_night_says_what_happened(tandem: Tandem, home: H
     assert (quiet.status, quiet.err) == (0, "")
     assert "unchanged" in quiet.out
     assert "Sources, configuration and golden queries are as they were." in quiet.out
+
+
+def test_a_rejected_night_says_why_shows_the_champions_scores_and_what_was_set_aside(
+    tandem: Tandem, home: Home, site: Path, tmp_path: Path
+) -> None:
+    for name in FACTS:
+        (site / f"{name}.md").write_text("# Sign in\n\nYour session has expired.\n")
+    (site / "manual.pdf").write_bytes(b"%PDF-1.7 torn off")
+    gate = {"min_queries": 10, "max_quarantined": 0.5}
+    said = tandem("reindex", config_over(site, tmp_path, gate=gate))
+    assert (said.status, said.err) == (1, "")
+    client = connect(home)
+    metrics = read_metrics(client, get(client, "docs", 3).run_id)
+    assert "reject, version 4" in said.out
+    assert f"champion {metrics['ndcg_at_10']:.3f}" in said.out
+    assert "\n- A loss of more than 0.020 that is no noise: ndcg@10 " in said.out
+    assert "\n  set aside: docs/manual.pdf: " in said.out
+    [model] = tandem("status", "--json").json["models"]
+    assert (model["champion"], model["candidate"]) == (3, None)
+
+
+def test_deletions_that_look_like_a_broken_source_are_followed_once_the_command_allows_them(
+    tandem: Tandem, home: Home, site: Path, tmp_path: Path
+) -> None:
+    for name in ("tea", "bridge"):
+        page(site, name, FACTS[name])
+    config = config_over(site, tmp_path)
+    kept = tandem("reindex", config, "--json")
+    assert (kept.status, kept.json["decision"], kept.json["live"]) == (1, "hold", 3)
+    assert "2 of 4 documents of source docs are gone at once" in kept.json["reasons"][0]
+    assert (kept.json["counts"]["documents gone but kept"], kept.json["counts"]["documents deleted"]) == (2, 0)
+    allowed = tandem("reindex", config, "--allow-deletions", "--json")
+    assert (allowed.status, allowed.json["decision"], allowed.json["live"]) == (0, "promote", 5)
+    assert allowed.json["counts"]["documents deleted"] == 2
+    note = "Golden queries left out, because they name only documents that are gone: 10."
+    assert allowed.json["reasons"][-1] == note
+    found = tandem("search", "docs", "when does the ferry leave", "--json").json["passages"]
+    assert sorted(passage["document"] for passage in found) == ["docs/bridge.md", "docs/tea.md"]
+
+
+def test_a_passage_found_is_shown_in_its_place_with_all_that_is_known_of_it(
+    tandem: Tandem, home: Home, site: Path, tmp_path: Path
+) -> None:
+    (site / "brewing.md").write_text(BREWING)
+    source = {"name": "pages", "location": str(site), "language": "en", "tags": ["kitchen"]}
+    chunking = {"max_tokens": 24, "overlap_tokens": 4}
+    config = config_over(site, tmp_path, name="kitchen", sources=[source], chunking=chunking, golden=None)
+    assert tandem("reindex", config).status == 1  # without golden queries it waits for a person
+    asked = ("search", "kitchen", "how hot is the water for green tea", "-k", 1, "--version", 1, "--context", 20)
+    [found] = tandem(*asked, "--json").json["passages"]
+    body = BREWING.split("---\n", 2)[2]
+    start, end = body.index("## Water"), body.index("\n\n## Cups")
+    known = {key: found[key] for key in ("document", "title", "date", "language", "tags", "heading", "start", "end")}
+    assert known == {
+        "document": "pages/brewing.md",
+        "title": "Green tea at home",
+        "date": "2026-03-01",
+        "language": "en",
+        "tags": ["kitchen", "drinks", "evening"],
+        "heading": ["Brewing"],
+        "start": start,
+        "end": end,
+    }
+    assert found["text"] == body[start:end]
+    assert found["in_place"] == [body[start - 20 : start], found["text"], body[end : end + 20]]
+    marked = "l you need for it.[## Water Green tea is steeped at eighty degrees for two minutes.]## Cups Warm the\n"
+    assert marked in tandem(*asked).out

@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -21,7 +23,7 @@ from tasks.registry.pointers import pointers, settle
 from tasks.registry.runs import running
 from tasks.registry.versions import list_versions, load_manifest
 from tasks.serving import live_index, prove
-from tests.homes import copy_home, environment_of
+from tests.homes import copy_home, environment_of, use_home
 from tests.killed_night import PASSAGES_BETWEEN_WRITES
 from tests.nights import golden_for_facts, page, quick_night, rows_of, write_facts
 from tests.registry_fixtures import empty_home
@@ -43,6 +45,11 @@ POINTS = [
     (f"{MLFLOW}.create_model_version", "after", 1, NEW_PAGES, 2),
     (f"{MLFLOW}.set_registered_model_alias", "before", 1, NEW_PAGES, 2),
     (f"{MLFLOW}.set_registered_model_alias", "after", 1, NEW_PAGES, 2),
+]
+# after what an index's very first night is killed, and the versions that exist by then; none can be live
+FIRST_POINTS: list[tuple[str, list[int]]] = [
+    (f"{STORE}.open_or_create", []),
+    (f"{MLFLOW}.create_model_version", [1]),
 ]
 
 
@@ -106,8 +113,7 @@ def test_a_night_killed_at_any_step_costs_time_and_nothing_else(
     embedded: int,
     versions: int,
 ) -> None:
-    home = copy_home(story.home, tmp_path / "home")
-    monkeypatch.setenv("TANDEM_HOME", str(home.root))
+    home = use_home(copy_home(story.home, tmp_path / "home"), monkeypatch)
     kill(story.config, home, tmp_path, point, when, count)
 
     client = connect(home)
@@ -122,15 +128,68 @@ def test_a_night_killed_at_any_step_costs_time_and_nothing_else(
 
     night = reindex(story.config)
     assert night.counts.get("passages embedded", 0) == NEW_PAGES - embedded
+    check_all_is_well(story, home, [1, 2])
+
+
+@pytest.mark.parametrize(("point", "versions"), FIRST_POINTS, ids=[p.split(".")[-1] for p, _ in FIRST_POINTS])
+def test_a_first_night_that_is_killed_is_finished_by_the_next(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, versions: list[int]
+) -> None:
+    home = use_home(copy_home(empty_home(), tmp_path / "home"), monkeypatch)
+    kill(story.config, home, tmp_path, point, "after", 1)
+    client = connect(home)
+    assert [version.number for version in list_versions(client, "docs")] == versions
+    assert pointers(client, "docs").champion is None
+    night = reindex(story.config)
+    assert night.counts.get("passages embedded", 0) == 0
+    check_all_is_well(story, home, [1])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_night_killed_as_it_marks_what_it_cannot_read_keeps_the_last_good_passages(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    home = use_home(copy_home(story.home, tmp_path / "home"), monkeypatch)
+    passages = passages_of("docs/library.md", story, home)
+    site = tmp_path / "site"
+    write_facts(site)
+    page(site, "museum", "The museum is closed on Mondays.")
+    (site / "library.md").write_bytes(b"\0")
+    source = story.config.sources[0].model_copy(update={"location": str(site)})
+    gate = story.config.gate.model_copy(update={"max_quarantined": 1})
+    config = story.config.model_copy(update={"sources": (source,), "gate": gate})
+    kill(config, home, tmp_path, f"{STORE}.mark_stale", when, 1)
+    assert pointers(connect(home), "docs").champion == 1
+    assert ask(home) == story.answers
+
+    night = reindex(config)
+    assert (night.live, night.counts.get("passages embedded", 0)) == (2, 0)
+    state = IndexStore.open(home.lancedb, story.table).documents()["docs/library.md"]
+    assert (state.passages, state.stale, state.reason) == (1, True, "not text: it holds binary data")
+    assert passages_of("docs/library.md", story, home) == passages
+    assert running(connect(home), "docs") == []
+    assert reindex(config).decision == "unchanged"
+
+
+def passages_of(document: str, story: Story, home: Home) -> list[dict[str, Any]]:
+    store = IndexStore.open(home.lancedb, story.table)
+    return store.rows(["id", "text", "vector"], f"document = '{document}'").to_pylist()
+
+
+def check_all_is_well(story: Story, home: Home, versions: list[int]) -> None:
+    """The last of these versions is live, holds what an index built from nothing would, and nothing is left over."""
+    client = connect(home)
+    before, live = [None, *versions][-2:]
     now = pointers(client, "docs")
-    assert (now.champion, now.candidate, now.previous, now.hold) == (2, None, 1, None)
-    assert [version.number for version in list_versions(client, "docs")] == [1, 2]
-    prove(load_manifest(client, "docs", 2))
+    assert (now.champion, now.candidate, now.previous, now.hold) == (live, None, before, None)
+    assert [version.number for version in list_versions(client, "docs")] == versions
+    prove(load_manifest(client, "docs", "champion"))
     assert running(client, "docs") == []
-    assert [(m.before, m.after) for m in ledger.history(client, "docs") if m.what == "champion"] == [(None, 1), (1, 2)]
+    moves = [(move.before, move.after) for move in ledger.history(client, "docs") if move.what == "champion"]
+    assert moves == list(pairwise([None, *versions]))
     assert settle(client, "docs") == []
     assert rows_of(story.table, home).equals(story.whole)
-    assert set(IndexStore.open(home.lancedb, story.table).tags()) == {"v1", "v2"}
+    assert set(IndexStore.open(home.lancedb, story.table).tags()) == {f"v{number}" for number in versions}
     assert ask(home)[2][0].document == "docs/room-7.md"
     assert reindex(story.config).decision == "unchanged"
 

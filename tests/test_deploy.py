@@ -3,56 +3,60 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 import yaml
 from prefect import get_client
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Scheduled
+from prefect.states import Running, Scheduled
 
+from tasks.absorb import absorb_missed_nights
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
 from tasks.deploy import deploy_all
+from tasks.errors import ConfigError
 from tasks.registry.connection import connect
 from tasks.registry.versions import list_versions
 from tests.nights import write_facts
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("prefect")
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def deployed(ready_home: Home, configure: Callable[..., ReindexConfig], site: Path, tmp_path: Path) -> str:
+def deployed(ready_home: Home, configure: Callable[..., ReindexConfig], site: Path, tmp_path: Path) -> Iterator[str]:
     """The re-index of four pages as a deployment at two o'clock in Berlin."""
     write_facts(site)
     file = tmp_path / "docs.yaml"
     file.write_text(yaml.safe_dump(configure().model_dump(mode="json")))
-    config = DeploymentsConfig.model_validate(
-        {
-            "timezone": "Europe/Berlin",
-            "work_pools": [{"name": "tests"}],
-            "deployments": [
-                {
-                    "name": "reindex",
-                    "flow": "flows/reindex.py:reindex",
-                    "config": str(file),
-                    "cron": "0 2 * * *",
-                    "work_pool": "tests",
-                }
-            ],
-        }
-    )
+    config = at_two_in_berlin(file)
     (name,) = deploy_all(config, ROOT)
     assert deploy_all(config, ROOT) == [name]  # safe to repeat
-    return name
+    yield name
+    with get_client(sync_client=True) as client:  # with its scheduled runs, which the next test's worker would take
+        client.delete_deployment(client.read_deployment_by_name(name).id)
+
+
+def at_two_in_berlin(file: Path) -> DeploymentsConfig:
+    deployment = {
+        "name": "reindex",
+        "flow": "flows/reindex.py:reindex",
+        "config": str(file),
+        "cron": "0 2 * * *",
+        "work_pool": "tests",
+    }
+    return DeploymentsConfig.model_validate(
+        {"timezone": "Europe/Berlin", "work_pools": [{"name": "tests"}], "deployments": [deployment]}
+    )
 
 
 @pytest.fixture
@@ -64,6 +68,25 @@ def worker(deployed: str, tmp_path: Path) -> Iterator[None]:
         yield
         process.terminate()
         process.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: docs\nsources: [{name: docs, location: /tmp}]\ngolde: x\n", "golde: unknown key; did you mean golden?"),
+        (None, "does not exist"),
+    ],
+)
+def test_a_mistake_in_a_configuration_shows_when_it_is_deployed_and_not_at_night(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
+    file = tmp_path / "docs.yaml"
+    if text:
+        file.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        deploy_all(at_two_in_berlin(file), ROOT)
+    assert str(file) in str(raised.value)
+    assert said in str(raised.value)
 
 
 def test_the_reindex_is_scheduled_at_two_at_night_in_the_configured_time_zone(deployed: str) -> None:
@@ -78,17 +101,32 @@ def test_the_reindex_is_scheduled_at_two_at_night_in_the_configured_time_zone(de
     assert form["definitions"]["SourceConfig"]["properties"]["location"]["description"]
 
 
-def test_missed_nights_are_made_up_by_one_run_of_the_worker(deployed: str, worker: None, ready_home: Home) -> None:
-    now = datetime.now(UTC)
+def test_one_night_runs_at_a_time_and_the_next_waits_for_it(deployed: str) -> None:
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(deployed)
-        missed = [
-            client.create_flow_run_from_deployment(
-                deployment.id, state=Scheduled(scheduled_time=now - timedelta(days=days, minutes=1))
-            ).id
-            for days in (2, 1, 0)
-        ]
-    runs = _wait_until_final(missed)
+    assert deployment.global_concurrency_limit
+    assert deployment.global_concurrency_limit.limit == 1
+    assert deployment.concurrency_options
+    assert deployment.concurrency_options.collision_strategy == ConcurrencyLimitStrategy.ENQUEUE
+
+
+def test_only_due_runs_that_would_do_the_same_are_made_up(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(deployed)
+        this = client.create_flow_run_from_deployment(deployment.id, state=Running())
+    missed = _scheduled(deployed, timedelta(days=-1))
+    allowing = _scheduled(deployed, timedelta(days=-1), allow_deletions=True)
+    tomorrow = _scheduled(deployed, timedelta(days=1))
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(this.id))  # stands for the run this is called in
+    assert absorb_missed_nights.fn(deployment.id) == 1
+    ends = [run.state_type for run in _read([missed, allowing, tomorrow, this.id])]
+    assert ends == [StateType.CANCELLED, StateType.SCHEDULED, StateType.SCHEDULED, StateType.RUNNING]
+
+
+def test_missed_nights_are_made_up_by_one_run_of_the_worker(deployed: str, worker: None, ready_home: Home) -> None:
+    missed = [_scheduled(deployed, timedelta(days=-days, minutes=-1)) for days in (2, 1, 0)]
+    wait_for(lambda: all(run.state and run.state.is_final() for run in _read(missed)), 120)
+    runs = _read(missed)
     ends = sorted(run.state_type.value for run in runs if run.state_type)
     assert ends == ["CANCELLED", "CANCELLED", "COMPLETED"]
     assert len(list_versions(connect(ready_home), "docs")) == 1
@@ -97,12 +135,14 @@ def test_missed_nights_are_made_up_by_one_run_of_the_worker(deployed: str, worke
     assert any("Made up by" in (run.state.message or "") for run in runs if run.state)
 
 
-def _wait_until_final(ids: list[UUID]) -> list[FlowRun]:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with get_client(sync_client=True) as client:
-            runs = [client.read_flow_run(id) for id in ids]
-        if all(run.state and run.state.is_final() for run in runs):
-            return runs
-        time.sleep(1)
-    raise AssertionError([(run.name, run.state) for run in runs])
+def _scheduled(deployed: str, after: timedelta, **parameters: Any) -> UUID:
+    """A run of the deployment that is due then."""
+    due = Scheduled(scheduled_time=datetime.now(UTC) + after)
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(deployed)
+        return client.create_flow_run_from_deployment(deployment.id, parameters=parameters, state=due).id
+
+
+def _read(runs: list[UUID]) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        return [client.read_flow_run(run) for run in runs]

@@ -1,15 +1,9 @@
 """The embedders: what they promise of their vectors, and how they fail."""
 
-import json
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +20,7 @@ from tasks.index import embedding
 from tasks.index.embedding import Embedder, embedder_fingerprint, load_embedder, packaged_folder, resolve
 from tasks.index.minilm import form_batches
 from tasks.index.reranking import rerank
+from tests.endpoint import Answer, numbered, serve, two_numbers
 
 WORDS = [
     "the",
@@ -288,58 +283,6 @@ def test_a_reranker_that_cannot_be_found_says_what_to_do(monkeypatch: pytest.Mon
 # An endpoint
 
 
-def vectors_of(texts: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"index": place, "embedding": [3.0, 4.0 * len(text)]} for place, text in enumerate(texts)]
-
-
-@dataclass
-class Served:
-    """A real endpoint on this machine: answers with the failures first, and records what it was asked."""
-
-    answer: Callable[[Sequence[str]], list[dict[str, Any]]]
-    failures: list[int] = field(default_factory=list)
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    config: EmbedderConfig = field(default_factory=EmbedderConfig)
-
-
-@contextmanager
-def serve(
-    answer: Callable[[Sequence[str]], list[dict[str, Any]]] = vectors_of, failures: Sequence[int] = (), **config: Any
-) -> Iterator[Served]:
-    served = Served(answer, list(failures))
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            served.asked.append(body | {"path": self.path, "key": self.headers["Authorization"]})
-            status = served.failures.pop(0) if served.failures else 200
-            content: dict[str, Any] = (
-                {"data": served.answer(body["input"]), "object": "list"} if status == 200 else {"error": {}}
-            )
-            data = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.send_header("Retry-After-Ms", "1")
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        given = {"kind": "openai", "model": "small", "base_url": f"http://127.0.0.1:{server.server_port}/v1"}
-        served.config = EmbedderConfig.model_validate(given | config)
-        yield served
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
@@ -390,7 +333,7 @@ def test_the_dimension_is_found_out_where_it_is_not_configured(home: Home) -> No
 
 @pytest.mark.usefixtures("key")
 def test_an_answer_in_another_order_is_put_right(home: Home) -> None:
-    with serve(answer=lambda texts: vectors_of(texts)[::-1], dimensions=2) as served:
+    with serve(answer=lambda texts: two_numbers(texts)[::-1], dimensions=2) as served:
         vectors = load_embedder(served.config, home).embed_passages(["a", "long text"])
     assert vectors[0, 0] > vectors[1, 0]
 
@@ -399,17 +342,15 @@ def test_an_answer_in_another_order_is_put_right(home: Home) -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (lambda texts: vectors_of(texts)[:1], "2 texts with vectors of shape"),
-        (lambda texts: [{"index": i, "embedding": [1, 2, 3]} for i in range(len(texts))], "check embedder.model"),
-        (lambda texts: [{"index": i, "embedding": [1, float("nan")]} for i in range(len(texts))], "no numbers"),
-        (lambda texts: [{"index": i, "embedding": [0, 0]} for i in range(len(texts))], "null"),
-        (lambda texts: [{"index": i, "embedding": [1] * (i + 1)} for i in range(len(texts))], "gave no vectors"),
+        (lambda texts: two_numbers(texts)[:1], "2 texts with vectors of shape"),
+        (lambda texts: numbered([[1, 2, 3]] * len(texts)), "check embedder.model"),
+        (lambda texts: numbered([[1, float("nan")]] * len(texts)), "no numbers"),
+        (lambda texts: numbered([[0, 0]] * len(texts)), "null"),
+        (lambda texts: numbered([[1] * (place + 1) for place in range(len(texts))]), "gave no vectors"),
         (lambda texts: [], "gave no vectors|missing"),
     ],
 )
-def test_a_wrong_answer_is_an_error_and_never_a_vector(
-    answer: Callable[[Sequence[str]], list[dict[str, Any]]], says: str, home: Home
-) -> None:
+def test_a_wrong_answer_is_an_error_and_never_a_vector(answer: Answer, says: str, home: Home) -> None:
     with serve(answer=answer, dimensions=2) as served:
         embedder = load_embedder(served.config, home)
         with pytest.raises(EmbedderError, match=says):
@@ -428,7 +369,6 @@ def test_a_missing_key_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("NOBODYS_KEY", raising=False)
     with pytest.raises(ConfigError, match="NOBODYS_KEY is not set"):
         load_embedder(EmbedderConfig(kind="openai", api_key_env="NOBODYS_KEY"), home)
-    assert "NOBODYS_KEY" not in os.environ
 
 
 @pytest.mark.usefixtures("key")

@@ -15,12 +15,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.config.index import ReindexConfig
+from tasks.config.index import EmbedderConfig, ReindexConfig
 from tasks.config.settings import Home
-from tasks.index.embedding import embedder_fingerprint, load_embedder
+from tasks.documents.repository import BlobReader
+from tasks.index.embedding import Embedder, embedder_fingerprint, load_embedder
 from tasks.index.search import Filters, IndexReader, Mode
 from tasks.index.store import IndexStore
-from tests.nights import golden_for_facts, page, quick_night, rows_of, write_facts
+from tasks.records import SourceFile
+from tests.nights import FACTS, golden_for_facts, page, quick_night, rows_of, write_facts
 
 Configure = Callable[..., ReindexConfig]
 Steps = list[tuple[str, int, int]]
@@ -40,11 +42,21 @@ NIGHTS = st.lists(st.lists(STEPS, min_size=1, max_size=5), min_size=2, max_size=
 MANY = [[("write", number, number) for number in range(len(NAMES))]]
 
 
+@pytest.fixture
+def embedder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
+    """The packaged model, loaded once for all nights of a test."""
+    loaded = load_embedder(EmbedderConfig(), Home(tmp_path / "model"))
+    monkeypatch.setattr("tasks.prepare.load_embedder", lambda *_: loaded)
+    return loaded
+
+
 @settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(nights=NIGHTS)
 @example(nights=[*MANY, [("rename", 0, 1), ("delete", 3, 0)], [("write", 3, 3), ("retitle", 2, 5), ("rename", 1, 4)]])
 @example(nights=[*MANY, [("delete", n, 0) for n in range(5)], [("write", n, n + 1) for n in range(5)]])
-def test_after_any_nights_the_index_equals_one_built_from_nothing(home: Home, nights: list[Steps]) -> None:
+def test_after_any_nights_the_index_equals_one_built_from_nothing(
+    home: Home, embedder: Embedder, nights: list[Steps]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder, "site")
         page(site, "south/index", "This page is always there.")
@@ -64,10 +76,10 @@ def test_after_any_nights_the_index_equals_one_built_from_nothing(home: Home, ni
             for step in steps:
                 edit(site, *step)
             quick_night(config, home)
-        grown = look(config, home)
+        grown = look(config, home, embedder)
         home.root.rename(Path(folder, "grown"))
         quick_night(config, home)
-        assert grown == look(config, home)
+        assert grown == look(config, home, embedder)
 
 
 def edit(site: Path, what: str, number: int, seed: int) -> None:
@@ -102,10 +114,10 @@ def content(seed: int) -> str:
     return front + "\n\n".join(sections) + "\n"
 
 
-def look(config: ReindexConfig, home: Home) -> tuple[object, object]:
+def look(config: ReindexConfig, home: Home, embedder: Embedder) -> tuple[object, object]:
     """All rows with their vectors, and what searches find, with scores."""
     table = f"docs-{embedder_fingerprint(config.embedder, home)}"
-    reader = IndexReader(IndexStore.open(home.lancedb, table), load_embedder(config.embedder, home), config.search)
+    reader = IndexReader(IndexStore.open(home.lancedb, table), embedder, config.search)
     found = {
         (mode, tenant): [
             [(passage.id, passage.score) for passage in passages]
@@ -118,7 +130,7 @@ def look(config: ReindexConfig, home: Home) -> tuple[object, object]:
 
 
 def test_a_folder_a_repository_and_a_url_are_mixed_in_one_index_with_two_tenants(
-    home: Home, site: Path, tmp_path: Path
+    home: Home, embedder: Embedder, site: Path, tmp_path: Path
 ) -> None:
     write_facts(site)
     repository = git.Repo.init(tmp_path / "repository")
@@ -161,10 +173,57 @@ def test_a_folder_a_repository_and_a_url_are_mixed_in_one_index_with_two_tenants
         "notes/one.md": "south",
         "files/two.md": None,
     }
-    reader = IndexReader(IndexStore.open(home.lancedb, work.table), load_embedder(config.embedder, home), config.search)
+    reader = IndexReader(IndexStore.open(home.lancedb, work.table), embedder, config.search)
     found = reader.search(["when is the museum closed"], k=9, filters=Filters(tenant="south"))[0]
     assert [passage.document for passage in found] == ["code/guide.md", "notes/one.md"]
     assert "Tuesdays" in found[0].text
+
+
+def test_of_a_repository_only_blobs_never_seen_before_are_read(
+    home: Home, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    blob = BlobReader.read
+
+    def noted(self: BlobReader, file: SourceFile) -> bytes:
+        read.append(file.path)
+        return blob(self, file)
+
+    monkeypatch.setattr(BlobReader, "read", noted)
+    repository = git.Repo.init(tmp_path / "repository")
+    for name, fact in FACTS.items():
+        commit(repository, name, fact)
+    source = {"name": "code", "kind": "git", "location": str(repository.working_dir)}
+    config = ReindexConfig.model_validate({"name": "docs", "sources": [source]})
+    quick_night(config, home)
+    assert sorted(read) == ["bridge.md", "ferry.md", "library.md", "tea.md"]
+    read.clear()
+    repository.git.mv("ferry.md", "boats.md")
+    commit(repository, "tea", "Green tea is steeped at seventy degrees.")
+    work, _ = quick_night(config, home)
+    assert [old for old, _ in work.changes.moved] == ["code/ferry.md"]
+    assert read == ["tea.md"]
+    read.clear()
+    quick_night(config, home)
+    assert read == []
+
+
+def test_a_file_over_the_size_limit_is_set_aside_until_the_limit_is_raised(
+    home: Home, embedder: Embedder, configure: Configure, site: Path
+) -> None:
+    write_facts(site)
+    page(site, "archive", "Another line of old news. " * 100)  # 2.6 kB
+    narrow = configure(parsing={"max_file_mb": 0.002})
+    _, first = quick_night(narrow, home)
+    [problem] = first.failed
+    assert problem.document == "docs/archive.md"
+    assert "more than the 0.002 MB allowed" in problem.reason
+    assert (first.parsed, first.embedded) == (4, 4)
+    quiet, _ = quick_night(narrow, home)
+    assert quiet.changes.nothing
+    work, raised = quick_night(configure(), home)
+    assert (raised.parsed, raised.failed) == (1, ())
+    assert rows_of(work.table, home)["document"].to_pylist().count("docs/archive.md") == raised.embedded + raised.reused
 
 
 def commit(repository: git.Repo, name: str, text: str) -> None:

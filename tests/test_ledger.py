@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
-from registry_fixtures import add_version, connected, loads
 
 from tasks.config.settings import Home
 from tasks.records import Move
 from tasks.registry import ledger
 from tasks.registry.ledger import Entry, Pointers, begin, complete, history, live_at, time_of_next, void
 from tasks.registry.pointers import hold, promote, propose
+from tests.registry_fixtures import add_version, connected, loads
 
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 

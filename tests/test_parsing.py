@@ -2,8 +2,10 @@
 
 import datetime
 import io
+import json
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,7 @@ from tasks.documents.metadata import describe
 from tasks.documents.parsing import parse
 from tasks.errors import ConfigError, ParseError
 from tasks.records import ParsedDocument, SourceFile
-
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-realdata = [
-    pytest.mark.realdata,
-    pytest.mark.skipif(not DATA.is_dir(), reason="the data lie beside the project only where they are shared"),
-]
+from tests.realdata import SHARED, needs_real_data
 
 
 class TestText:
@@ -119,12 +116,109 @@ def pdf(encrypted: bool = False) -> bytes:
     return out + table + b"trailer << /Size 6 /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF" % (lock, len(out))
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
+def zipped(files: Mapping[str, str | bytes]) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
     return packed.getvalue()
+
+
+NOTEBOOK = {
+    "nbformat": 4,
+    "nbformat_minor": 5,
+    "metadata": {"language_info": {"name": "python"}},
+    "cells": [
+        {"cell_type": "markdown", "id": "a", "metadata": {}, "source": ["# Opening hours\n", "\n", "Nine to five."]},
+        {
+            "cell_type": "code",
+            "id": "b",
+            "metadata": {},
+            "execution_count": 1,
+            "source": ["print(17 - 9)"],
+            "outputs": [{"output_type": "stream", "name": "stdout", "text": ["8\n"]}],
+        },
+    ],
+}
+OFFICE = 'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"'
+RELATIONS = 'xmlns="http://schemas.openxmlformats.org/package/2006/relationships"'
+TYPES = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+SHEET = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+SLIDE = 'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main"'
+DRAWING = 'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"'
+
+
+def related(**targets: str) -> str:
+    """The part that names the others: kind and path."""
+    links = (f'<Relationship Id="{kind}" Type="{TYPES}/{kind}" Target="{path}"/>' for kind, path in targets.items())
+    return f"<Relationships {RELATIONS}>{''.join(links)}</Relationships>"
+
+
+TINY: dict[str, tuple[bytes, list[str]]] = {
+    "hours.csv": (b"day,from\nMonday,9\n", ["| day | from |", "| Monday | 9 |"]),
+    "hours.tsv": (b"day\tfrom\nMonday\t9\n", ["| day | from |", "| Monday | 9 |"]),
+    "hours.ipynb": (json.dumps(NOTEBOOK).encode(), ["# Opening hours", "Nine to five.", "print(17 - 9)", "8"]),
+    "hours.docx": (
+        zipped(
+            {
+                "_rels/.rels": related(officeDocument="word/document.xml"),
+                "word/document.xml": f"<w:document {WORD}><w:body><w:p><w:r><w:t>Nine to five.</w:t></w:r></w:p>"
+                "</w:body></w:document>",
+            }
+        ),
+        ["Nine to five."],
+    ),
+    "hours.xlsx": (
+        zipped(
+            {
+                "_rels/.rels": related(officeDocument="xl/workbook.xml"),
+                "xl/workbook.xml": f'<workbook {SHEET} {OFFICE}><sheets><sheet name="Hours" sheetId="1" '
+                'r:id="worksheet"/></sheets></workbook>',
+                "xl/_rels/workbook.xml.rels": related(worksheet="worksheets/sheet1.xml"),
+                "xl/worksheets/sheet1.xml": f'<worksheet {SHEET}><sheetData><row r="1"><c r="A1" t="inlineStr"><is>'
+                '<t>Monday</t></is></c><c r="B1"><v>9</v></c></row></sheetData></worksheet>',
+            }
+        ),
+        ["## Hours", "| Monday | 9 |"],
+    ),
+    "hours.pptx": (
+        zipped(
+            {
+                "_rels/.rels": related(officeDocument="ppt/presentation.xml"),
+                "ppt/presentation.xml": f'<p:presentation {SLIDE} {OFFICE}><p:sldIdLst><p:sldId id="256" r:id="slide"/>'
+                "</p:sldIdLst></p:presentation>",
+                "ppt/_rels/presentation.xml.rels": related(slide="slides/slide1.xml"),
+                "ppt/slides/slide1.xml": f"<p:sld {SLIDE} {DRAWING}><p:cSld><p:spTree><p:sp><p:txBody><a:p><a:r>"
+                "<a:t>Nine to five.</a:t></a:r></a:p></p:txBody></p:sp></p:spTree></p:cSld></p:sld>",
+            }
+        ),
+        ["Nine to five."],
+    ),
+    "hours.epub": (
+        zipped(
+            {
+                "mimetype": "application/epub+zip",
+                "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container" '
+                'version="1.0"><rootfiles><rootfile full-path="book.opf" '
+                'media-type="application/oebps-package+xml"/></rootfiles></container>',
+                "book.opf": '<package xmlns="http://www.idpf.org/2007/opf" version="3.0"><metadata/><manifest>'
+                '<item id="one" href="one.xhtml" media-type="application/xhtml+xml"/></manifest>'
+                '<spine><itemref idref="one"/></spine></package>',
+                "one.xhtml": '<html xmlns="http://www.w3.org/1999/xhtml"><body><h1>Opening hours</h1>'
+                "<p>Nine to five.</p></body></html>",
+            }
+        ),
+        ["# Opening hours", "Nine to five."],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_file_of_every_converted_format_gives_its_text(name: str) -> None:
+    data, phrases = TINY[name]
+    found = parse(name, data).text
+    assert [phrase for phrase in phrases if phrase not in found] == []
 
 
 class TestReasons:
@@ -206,17 +300,17 @@ REFUSED = {
 }
 
 
+@pytest.mark.realdata
+@needs_real_data
 class TestRealFiles:
-    pytestmark = realdata
-
     def test_every_file_is_in_one_of_the_two_tables(self) -> None:
-        folders = [DATA / "formats", DATA / "handbook" / "downloads"]
-        there = {str(path.relative_to(DATA)) for folder in folders for path in folder.rglob("*") if path.is_file()}
+        folders = [SHARED / "formats", SHARED / "handbook" / "downloads"]
+        there = {str(path.relative_to(SHARED)) for folder in folders for path in folder.rglob("*") if path.is_file()}
         assert {name for name in there if "expected_outputs" not in name} == {*READ, *REFUSED}
 
     @pytest.mark.parametrize("name", READ)
     def test_a_real_file_gives_its_text(self, name: str) -> None:
-        parsed = parse(name, (DATA / name).read_bytes())
+        parsed = parse(name, (SHARED / name).read_bytes())
         for phrase in READ[name]:
             assert phrase in parsed.text
         assert not parsed.text.startswith("---")
@@ -225,14 +319,14 @@ class TestRealFiles:
     @pytest.mark.parametrize("name", REFUSED)
     def test_a_real_file_without_text_says_why(self, name: str) -> None:
         with pytest.raises(ParseError, match=re.escape(REFUSED[name])):
-            parse(name, (DATA / name).read_bytes())
+            parse(name, (SHARED / name).read_bytes())
 
     def test_random_bytes_under_a_text_s_name_are_refused(self) -> None:
         with pytest.raises(ParseError, match="not text"):
-            parse("random.md", (DATA / "formats/random.bin").read_bytes())
+            parse("random.md", (SHARED / "formats/random.bin").read_bytes())
 
     def test_navigation_of_a_real_page_is_left_out(self) -> None:
-        text = parse("a.html", (DATA / "formats/test_wikipedia.html").read_bytes()).text
+        text = parse("a.html", (SHARED / "formats/test_wikipedia.html").read_bytes()).text
         assert "Privacy policy" not in text
         assert "Contact us" not in text
         assert len(text) < 100_000
@@ -241,9 +335,9 @@ class TestRealFiles:
         "name", [name for name in READ if name.endswith(".pdf") and re.search(r"\d{4}|test\.pdf", name)]
     )
     def test_a_pdf_loses_next_to_no_word_that_another_converter_finds(self, name: str) -> None:
-        expected = DATA / "formats/expected_outputs" / f"{Path(name).stem}.md"
+        expected = SHARED / "formats/expected_outputs" / f"{Path(name).stem}.md"
         words = set(re.findall(r"[^\W_]{4,}", expected.read_text()))
-        found = parse(name, (DATA / name).read_bytes()).text
+        found = parse(name, (SHARED / name).read_bytes()).text
         assert len([word for word in words if word not in found]) <= 0.05 * len(words)
 
 

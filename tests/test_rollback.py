@@ -12,8 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from registry_fixtures import add_version, connected, empty_home, loads
-from registry_killed import killed_homes
 
 from tasks.config.settings import Home
 from tasks.errors import RefusedError, RegistryError, StoreError
@@ -35,6 +33,8 @@ from tasks.registry.pointers import (
     unhold,
 )
 from tasks.registry.versions import list_versions
+from tests.registry_fixtures import add_version, connected, empty_home, loads
+from tests.registry_killed import killed_homes
 
 ME = {"by": "me", "reason": "because"}
 

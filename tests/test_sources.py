@@ -18,10 +18,11 @@ from tasks.config.index import SourceConfig
 from tasks.config.settings import Home
 from tasks.documents import folder
 from tasks.documents.sources import list_source, open_reader
-from tasks.errors import SourceError
+from tasks.errors import ParseError, SourceError
 from tasks.records import Listing
+from tests.realdata import SHARED
 
-BUNDLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "handbook" / "history_md_only.bundle"
+BUNDLE = SHARED / "handbook" / "history_md_only.bundle"
 
 
 def source(location: Path | str, **settings: Any) -> SourceConfig:
@@ -275,7 +276,7 @@ class TestGit:
 
     def test_a_file_in_lfs_is_refused_rather_than_indexed_as_a_pointer(self, repo: Repo, home: Home) -> None:
         commit(repo, {"big.md": "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"})
-        with pytest.raises(SourceError, match="Git LFS"):
+        with pytest.raises(ParseError, match="Git LFS"):
             read_all(source(repo.working_dir, kind="git", include=("big.md",)), home)
 
     def test_a_submodule_is_a_problem(self, repo: Repo, home: Home) -> None:

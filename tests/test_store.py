@@ -11,16 +11,17 @@ from pathlib import Path
 import lancedb
 import pyarrow as pa
 import pytest
-from fakes import FakeEmbedder, batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.config.index import SearchConfig
 from tasks.errors import StoreError
-from tasks.index.store import FORMAT, IndexStore, chunk_schema, explained, quote
+from tasks.index.store import FORMAT, IndexStore, chunk_schema, explained, match_words, quote
 from tasks.records import DocumentState
+from tests.fakes import batch
 
 PAGES = {"docs/fox.md": ["the red fox jumps", "a fox sleeps"], "docs/whale.md": ["blue whales swim far"]}
+IDS = ["docs/fox.md#0", "docs/fox.md#1", "docs/whale.md#0"]
 
 
 @pytest.fixture
@@ -153,8 +154,8 @@ def test_any_name_can_be_quoted(name: str, tmp_path_factory: pytest.TempPathFact
 
 KILLED = """
 import os, sys, time
-sys.path[:0] = {paths!r}
-from fakes import batch
+sys.path.insert(0, {repository!r})
+from tests.fakes import batch
 from tasks.index.store import IndexStore
 
 def slowly():
@@ -170,8 +171,8 @@ IndexStore.open({folder!r}, "pages").replace(["docs/fox.md"], slowly())
 
 def test_a_run_killed_while_it_writes_leaves_the_table_as_it_was(store: IndexStore, tmp_path: Path) -> None:
     before = store.documents()
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    code = KILLED.format(folder=str(tmp_path), paths=paths)
+    repository = str(Path(__file__).parents[1])
+    code = KILLED.format(folder=str(tmp_path), repository=repository)
     run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert run.stdout is not None
     assert run.stdout.readline() == b"writing\n"
@@ -283,6 +284,22 @@ def test_the_check_says_what_is_wrong(store: IndexStore, damage: str, sentence: 
     assert sentence in " ".join(store.check())
 
 
+def test_the_check_names_every_passage_that_its_own_vector_does_not_find(
+    store: IndexStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.maintain(SearchConfig())
+    monkeypatch.setattr("tasks.index.store._SAME", -1)  # no distance is below it
+    assert sorted(store.check()) == [f"the passage {id} is not found by its own vector" for id in IDS]
+
+
+def test_the_check_names_every_passage_that_its_own_text_does_not_find(
+    store: IndexStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.maintain(SearchConfig())
+    monkeypatch.setattr("tasks.index.store.match_words", lambda text: match_words("zebra"))
+    assert sorted(store.check()) == [f"the passage {id} is not found by its own text" for id in IDS]
+
+
 def test_many_small_writes_are_compacted(store: IndexStore) -> None:
     for number in range(40):
         store.replace([], [batch({f"{number}.md": [f"page {number}"]})])
@@ -346,8 +363,3 @@ def test_nothing_is_collected_when_a_version_to_be_kept_lost_its_tag(store: Inde
     with pytest.raises(StoreError, match=r"v2 must be kept, but the tag is gone"):
         store.collect(["v2"])
     assert store.exists("v1")
-
-
-def test_the_fake_embedder_is_deterministic() -> None:
-    first, second = (FakeEmbedder().embed_passages(["red fox"]) for _ in range(2))
-    assert (first == second).all()

@@ -11,8 +11,8 @@ from tasks.index.embedding import Embedder, load_embedder
 from tasks.index.search import IndexReader, Mode
 from tasks.index.store import IndexStore
 from tests.benchmarks.thirty_nights import clone_history, history_nights, settings_of
-from tests.conftest import needs_real_data
 from tests.nights import quick_night, rows_of
+from tests.realdata import needs_real_data
 
 NIGHTS = 30
 QUERIES = 30

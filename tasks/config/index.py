@@ -156,7 +156,7 @@ class ReindexConfig(Strict):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     """Where the documents come from."""
     golden: str | None = None
-    """Golden queries (jsonl) that score every version. Without them nothing is promoted unless `promote` says so."""
+    """Golden queries (jsonl) that score every version. Without them every version waits for a person."""
     promote: Literal["auto", "ask", "never"] = "auto"
     """Put a version that passes live at once, leave it as candidate for a person, or only register it."""
     max_deleted_share: Share = 0.2

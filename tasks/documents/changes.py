@@ -140,7 +140,9 @@ def _reasons_to_hold(
         return []
     before = Counter(source_of(document) for document in states)
     gone = Counter(source_of(document) for document in deleted)
-    reasons = [f"source {name} failed: {reason}" for name, reason in sorted(failures.items())]
+    reasons = [
+        f"source {name} failed: {reason.removeprefix(f'source {name}: ')}" for name, reason in sorted(failures.items())
+    ]
     listed = {listing.source: len(listing.files) for listing in listings}
     for source, held_before in sorted(before.items()):
         if source in listed and listed[source] == 0:

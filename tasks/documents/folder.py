@@ -10,6 +10,8 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 
 from tasks.config.index import SourceConfig
@@ -25,27 +27,17 @@ Known = dict[str, list[int | str]]
 """path → [size, mtime_ns, ctime_ns, inode, time of hashing in ns, sha256]"""
 
 
-def list_folder(source: SourceConfig, home: Home) -> Listing:
+def list_folder(source: SourceConfig, home: Home, max_bytes: float) -> Listing:
     """List a folder. Symbolic links are not followed: what they point at is listed at its own place."""
     root = _root(source)
     memory = home.cache / "folders" / f"{source.name}-{_sha256(os.fsencode(root))[:16]}.json"
     known = _load(memory)
     seen: Known = {}
-    files, problems = [], []
+    listed: list[SourceFile | Problem] = []
     try:
         for path, entry in _walk(root, "", Selection.of(source)):
-            document = f"{source.name}/{printable(path)}"
-            reason = _unusable(root, path, entry)
-            if reason:
-                problems.append(Problem(document, reason))
-                continue
-            try:
-                seen[path] = _remembered(known.get(path), entry) or _hashed(entry)
-            except PermissionError:
-                problems.append(Problem(document, "may not be read by this user: check its permissions"))
-                continue
-            size, revision = seen[path][0], f"sha256:{seen[path][-1]}"
-            files.append(SourceFile(document, source.name, path, revision, int(size)))
+            with suppress(FileNotFoundError):  # deleted since its folder was read
+                listed.append(_listed(source.name, path, entry, known, seen, max_bytes))
     except OSError as error:
         raise SourceError(
             f"source {source.name}: {root} failed half way through listing ({error}); "
@@ -53,9 +45,10 @@ def list_folder(source: SourceConfig, home: Home) -> Listing:
         ) from error
     if seen != known:
         _save(memory, seen)
-    files.sort(key=lambda file: file.path)
+    files = sorted((item for item in listed if isinstance(item, SourceFile)), key=attrgetter("path"))
+    problems = tuple(item for item in listed if isinstance(item, Problem))
     revision = _sha256("".join(f"{file.path}\0{file.revision}\n" for file in files).encode())
-    return Listing(source.name, f"sha256:{revision}", tuple(files), tuple(problems))
+    return Listing(source.name, f"sha256:{revision}", tuple(files), problems)
 
 
 class FolderReader:
@@ -98,7 +91,28 @@ def _points_inside(root: Path, entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and os.path.exists(entry.path) and Path(entry.path).resolve().is_relative_to(root)
 
 
-def _unusable(root: Path, path: str, entry: os.DirEntry[str]) -> str | None:
+def _listed(
+    source: str, path: str, entry: os.DirEntry[str], known: Known, seen: Known, max_bytes: float
+) -> SourceFile | Problem:
+    """One file, or why it cannot be used; its hash is added to `seen`."""
+    document = f"{source}/{printable(path)}"
+    try:
+        if reason := _unusable(path, entry):
+            return Problem(document, reason)
+        status = entry.stat(follow_symlinks=False)
+        if status.st_size > max_bytes:
+            return SourceFile(document, source, path, f"unread:{status.st_size}-{status.st_mtime_ns}", status.st_size)
+        seen[path] = _remembered(known.get(path), entry) or _hashed(entry)
+    except FileNotFoundError:
+        raise
+    except PermissionError:
+        return Problem(document, "may not be read by this user: check its permissions")
+    except OSError as error:
+        return Problem(document, f"cannot be read: {error.strerror or error}")
+    return SourceFile(document, source, path, f"sha256:{seen[path][-1]}", int(seen[path][0]))
+
+
+def _unusable(path: str, entry: os.DirEntry[str]) -> str | None:
     if printable(path) != path:
         return "its name is not UTF-8: rename it"
     if entry.is_symlink():

@@ -10,7 +10,7 @@ from tasks.config.index import SourceConfig
 from tasks.errors import ConfigError
 from tasks.records import ParsedDocument, SourceFile
 
-METADATA_VERSION = "1"
+METADATA_VERSION = "2"
 """Part of every document's recipe: raised when these rules change."""
 
 
@@ -21,7 +21,7 @@ def describe(source: SourceConfig, file: SourceFile, parsed: ParsedDocument) -> 
     configuration alone: a document must not choose who sees it.
     """
     return {
-        "title": _title(source, file, parsed),
+        "title": own_title(source, parsed) or PurePosixPath(file.path).stem,
         "tenant": _tenant(source, file.path),
         "language": _language(parsed.metadata) or _iso_639_1(source.language),
         "tags": tuple(dict.fromkeys([*source.tags, *_tags(parsed.metadata.get("tags"))])),
@@ -29,10 +29,10 @@ def describe(source: SourceConfig, file: SourceFile, parsed: ParsedDocument) -> 
     }
 
 
-def _title(source: SourceConfig, file: SourceFile, parsed: ParsedDocument) -> str:
+def own_title(source: SourceConfig, parsed: ParsedDocument) -> str | None:
+    """The title that a document gives itself, whatever its file is called."""
     named = (parsed.metadata.get(key) for key in source.title_keys)
-    given = next((str(title).strip() for title in named if title and str(title).strip()), None)
-    return given or parsed.title or PurePosixPath(file.path).stem
+    return next((str(title).strip() for title in named if title and str(title).strip()), None) or parsed.title
 
 
 def _tenant(source: SourceConfig, path: str) -> str | None:

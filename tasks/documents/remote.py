@@ -10,14 +10,14 @@ from fsspec.core import url_to_fs
 
 from tasks.config.index import SourceConfig
 from tasks.documents.selection import Selection, shown
-from tasks.errors import SourceError
+from tasks.errors import SourceError, UnreachableError
 from tasks.records import Listing, SourceFile
 
 CHECKSUMS = ("ETag", "etag", "md5Hash", "Content-MD5", "content_md5", "contentHash", "checksum")
 TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified")
 
 
-def list_remote(source: SourceConfig) -> Listing:
+def list_remote(source: SourceConfig, max_bytes: float) -> Listing:
     """List everything below a URL, or the one file it names. A web address of a folder must end in a slash.
 
     Revisions are the file system's own checksums, else time and size, else the hash of the bytes.
@@ -26,14 +26,14 @@ def list_remote(source: SourceConfig) -> Listing:
     selection = Selection.of(source)
     try:
         found = {path: info for path, info in _find(source, fs, root).items() if selection.takes(path)}
-        files = tuple(_file(source, fs, root, path, info) for path, info in sorted(found.items()))
+        files = tuple(_file(source, fs, root, path, info, max_bytes) for path, info in sorted(found.items()))
     except FileNotFoundError as error:
         raise SourceError(
             f"source {source.name}: {shown(source.location)} or a part of it does not exist "
             f"({_said(error)}); correct `location`"
         ) from error
     except Exception as error:  # every fsspec backend raises errors of its own
-        raise SourceError(
+        raise UnreachableError(
             f"source {source.name}: {shown(source.location)} cannot be listed: {_said(error)}; "
             "check `location`, the network and this user's access"
         ) from error
@@ -50,9 +50,15 @@ class RemoteReader:
 
     def read(self, file: SourceFile) -> bytes:
         try:
-            return self.fs.cat_file(self.root if self.single else f"{self.root}/{file.path}")
+            data: bytes = self.fs.cat_file(self.root if self.single else f"{self.root}/{file.path}")
         except Exception as error:  # every fsspec backend raises errors of its own
             raise SourceError(f"cannot be read: {_said(error)}") from error
+        # an etag cannot be told from the bytes, only the size; of a server that did not tell it, it is 0
+        by_hash = file.revision.startswith("sha256:")
+        same = file.revision == _hash(data) if by_hash else file.size in (0, len(data))
+        if not same:
+            raise SourceError("changed while the run was reading it; the next run takes it")
+        return data
 
 
 def _connect(source: SourceConfig) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -92,7 +98,12 @@ def _walk(fs: fsspec.AbstractFileSystem, folder: str) -> Iterator[dict[str, Any]
 
 
 def _file(
-    source: SourceConfig, fs: fsspec.AbstractFileSystem, root: str, path: str, info: dict[str, Any]
+    source: SourceConfig,
+    fs: fsspec.AbstractFileSystem,
+    root: str,
+    path: str,
+    info: dict[str, Any],
+    max_bytes: float,
 ) -> SourceFile:
     if info.get("size") is None:  # a web server's page of links says nothing but names
         info = fs.info(info["name"])
@@ -103,10 +114,16 @@ def _file(
         revision = f"etag:{given}"
     elif when and size is not None:
         revision = f"etag:{when}-{size}"
+    elif size is not None and size > max_bytes:
+        revision = f"unread:{size}"
     else:
         data = fs.cat_file(info["name"])
-        size, revision = len(data), f"sha256:{hashlib.sha256(data).hexdigest()}"
+        size, revision = len(data), _hash(data)
     return SourceFile(f"{source.name}/{path}", source.name, path, revision, int(size or 0))
+
+
+def _hash(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _said(error: Exception) -> str:

@@ -19,7 +19,7 @@ from git.exc import GitCommandError, GitError, InvalidGitRepositoryError, Unsafe
 from tasks.config.index import SourceConfig
 from tasks.config.settings import Home
 from tasks.documents.selection import Selection, printable, shown
-from tasks.errors import SourceError
+from tasks.errors import ParseError, SourceError, UnreachableError
 from tasks.records import Listing, Problem, SourceFile
 
 NO_PROMPT = {
@@ -65,7 +65,7 @@ class BlobReader:
         except (GitError, OSError, ValueError) as error:
             raise SourceError(f"cannot be read from the repository: {error}") from error
         if data.startswith(LFS_POINTER):
-            raise SourceError("is stored in Git LFS, which holds its text elsewhere: index a checkout as a folder")
+            raise ParseError("is stored in Git LFS, which holds its text elsewhere: index a checkout as a folder")
         return data
 
 
@@ -87,7 +87,9 @@ def _opened(source: SourceConfig, home: Home, refresh: bool) -> Iterator[Repo]:
     except UnsafeProtocolError as error:
         raise SourceError(f"source {source.name}: git may not be asked for {where}: {error}") from error
     except (GitCommandError, OSError) as error:
-        raise SourceError(
+        # a path on this machine is there or it is not
+        failure = UnreachableError if ":" in source.location else SourceError
+        raise failure(
             f"source {source.name}: cannot fetch {where}: {_said(error)}; "
             "check `location`, the network and this user's access"
         ) from error

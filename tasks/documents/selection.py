@@ -7,6 +7,8 @@ from pathspec import GitIgnoreSpec
 
 from tasks.config.index import SourceConfig
 
+EVERYTHING = ("**/*",)
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -16,34 +18,31 @@ class Selection:
     ``**/*`` does not index an editor's or a version control system's own files.
     """
 
-    include: GitIgnoreSpec
-    exclude: GitIgnoreSpec
-    hidden: bool
+    include: GitIgnoreSpec | None
+    """None where everything is included."""
+    exclude: GitIgnoreSpec | None
+    """None where nothing is excluded."""
+    never: re.Pattern[str]
+    """Found in paths that no glob can select."""
 
     @classmethod
     def of(cls, source: SourceConfig) -> "Selection":
+        names_hidden = any(re.search(r"(^|/)\.\w", glob) for glob in source.include)
         return cls(
-            GitIgnoreSpec.from_lines(source.include),
-            GitIgnoreSpec.from_lines(source.exclude),
-            any(re.search(r"(^|/)\.\w", glob) for glob in source.include),
+            GitIgnoreSpec.from_lines(source.include) if source.include != EVERYTHING else None,
+            GitIgnoreSpec.from_lines(source.exclude) if source.exclude else None,
+            re.compile(r"(^|/)\.git(/|$)" if names_hidden else r"(^|/)\."),
         )
 
     def takes(self, path: str) -> bool:
         """Whether the file at this path, relative to the source and with forward slashes, is indexed."""
-        if not self.enters(path):
+        if not self.enters(path) or (self.exclude and self.exclude.match_file(path)):
             return False
-        return self.include.match_file(path) and not self._leaves_out(path)
+        return self.include is None or self.include.match_file(path)
 
     def enters(self, path: str) -> bool:
         """Whether anything below this folder can be indexed; saves walking the rest."""
-        names = path.split("/")
-        if ".git" in names or (not self.hidden and any(name.startswith(".") for name in names)):
-            return False
-        return not self._leaves_out(f"{path}/")
-
-    def _leaves_out(self, path: str) -> bool:
-        # asked for every path, and a spec without a pattern takes as long to say no as one with some
-        return len(self.exclude) > 0 and self.exclude.match_file(path)
+        return not self.never.search(path) and not (self.exclude and self.exclude.match_file(f"{path}/"))
 
 
 def printable(path: str) -> str:

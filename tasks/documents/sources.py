@@ -5,6 +5,7 @@ that the caller decided to read. Both raise `SourceError` for the source as a wh
 is a `Problem` of the listing; one that fails later raises `SourceError` from `read`, for that file alone.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -18,22 +19,30 @@ class Reader(Protocol):
     """Reads the files of one listing."""
 
     def read(self, file: SourceFile) -> bytes:
-        """The bytes that `file.revision` names; `SourceError` if they cannot be read or changed since."""
+        """The bytes that `file.revision` names.
+
+        Raises:
+            SourceError: they cannot be read now, or changed since; the next night tries again.
+            ParseError: they are not the document, and will not be until they change.
+        """
 
 
-def list_source(source: SourceConfig, home: Home) -> Listing:
-    """Every file the source's globs select, sorted by path, with its revision and size in bytes."""
+def list_source(source: SourceConfig, home: Home, max_bytes: float = math.inf) -> Listing:
+    """Every file the source's globs select, sorted by path, with its revision and size in bytes.
+
+    Files of more than `max_bytes` are not opened; their revision tells less.
+    """
     if source.kind == "folder":
         from tasks.documents import folder
 
-        return folder.list_folder(source, home)
+        return folder.list_folder(source, home, max_bytes)
     if source.kind == "git":
         from tasks.documents import repository
 
         return repository.list_repository(source, home)
     from tasks.documents import remote
 
-    return remote.list_remote(source)
+    return remote.list_remote(source, max_bytes)
 
 
 @contextmanager

@@ -21,6 +21,12 @@ from tasks.config.index import GateConfig
 from tasks.evaluation.retrieval import METRICS, Comparison, Estimate, RetrievalScores
 from tasks.records import Verdict
 
+NOT_AT_ONCE = {
+    "auto": (),
+    "ask": ("It passes, and waits as candidate for a person's approval (promote: ask).",),
+    "never": ("It passes, and is only registered (promote: never).",),
+}
+
 
 def decide(
     *,
@@ -41,7 +47,7 @@ def decide(
 
     Args:
         gate: thresholds.
-        promote: what the configuration says of versions that pass.
+        promote: what the configuration does with a version that passes; it changes no verdict.
         golden: the configured golden file; None where there is none.
         scores: None where scoring failed, or there is no golden file.
         champion: number of the live version; None for the first.
@@ -58,7 +64,7 @@ def decide(
         ``promote``. The reasons begin with what decided.
     """
     against = [*_counts(gate, documents, passages, quarantined), *index_problems]
-    asking = [*safety, *_asking(promote, golden, held)]
+    asking = [*safety, *_asking(golden, held)]
     fine = []
     if golden and (scores is None or not _is_whole(scores)):
         against.append(
@@ -70,10 +76,10 @@ def decide(
         decision, sentence = _judge_loss(champion, comparison, gate)
         {"reject": against, "hold": asking, "promote": fine}[decision].append(sentence)
     if against:
-        return Verdict("reject", (*against, *asking, *fine))
+        return Verdict("reject", (*against, *asking, *fine), promote)
     if asking:
-        return Verdict("hold", (*asking, *fine))
-    return Verdict("promote", tuple(fine))
+        return Verdict("hold", (*asking, *fine), promote)
+    return Verdict("promote", (*NOT_AT_ONCE[promote], *fine), promote)
 
 
 def _counts(gate: GateConfig, documents: int, passages: int, quarantined: int) -> Iterator[str]:
@@ -86,13 +92,9 @@ def _counts(gate: GateConfig, documents: int, passages: int, quarantined: int) -
         )
 
 
-def _asking(promote: Literal["auto", "ask", "never"], golden: str | None, held: str | None) -> Iterator[str]:
+def _asking(golden: str | None, held: str | None) -> Iterator[str]:
     if held:
         yield f"The model is held: {held}"
-    if promote == "ask":
-        yield "The configuration asks for a person's approval (promote: ask)."
-    if promote == "never":
-        yield "The configuration only registers versions (promote: never)."
     if not golden:
         yield (
             "There are no golden queries, so nothing says whether this version is any good: draft some with "

@@ -7,12 +7,13 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from tasks.config.index import EmbedderConfig
 from tasks.config.settings import Home
-from tasks.errors import ConfigError, EmbedderError
+from tasks.errors import ConfigError, EmbedderError, StoreError
 from tasks.index.cache import ContentCache, Vectors
 
 PACKAGED = "all-MiniLM-L6-v2"
@@ -150,15 +151,22 @@ def _hash_files(folder: Path, home: Home) -> str:
         raise EmbedderError(f"{folder} holds no model files: set embedder.model to a folder that does")
     stamps = [f"{path.absolute()} {state.st_size} {state.st_mtime_ns}" for path, state in files]
     key = hashlib.sha256("\n".join(stamps).encode()).hexdigest()
-    with ContentCache(home.cache / "model_hashes.sqlite") as known:
+    total = ""
+    with suppress(StoreError), ContentCache(home.cache / "model_hashes.sqlite") as known:
         if found := known.get_many([key]):
             return found[key].decode()
-        total = hashlib.sha256()
-        for path, _ in files:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            total.update(f"{path.relative_to(folder)} {digest}\n".encode())
-        known.put_many({key: total.hexdigest().encode()})
+        total = _hash_contents(folder, [path for path, _ in files])
+        known.put_many({key: total.encode()})
+    # a process that only answers may not be allowed to write
+    return total or _hash_contents(folder, [path for path, _ in files])
+
+
+def _hash_contents(folder: Path, files: Sequence[Path]) -> str:
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder)} {digest}\n".encode())
     return total.hexdigest()
 
 
