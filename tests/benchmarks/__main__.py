@@ -9,6 +9,7 @@ import time
 
 BENCHMARKS = (
     "embedding_speed",
+    "fusion",
     "exact_search",
     "search_100k",
     "unchanged_night",

@@ -15,7 +15,7 @@ def main() -> None:
 
     with clock.phase("model"):
         embedding = HuggingFaceEmbeddings(model_name=model_folder())
-        splitter = Splitter()
+        splitter = Splitter.by_tokens()
 
     with clock.phase("load"):
         documents = load(folder)

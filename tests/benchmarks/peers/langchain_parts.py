@@ -12,6 +12,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_text_splitters import MarkdownHeaderTextSplitter, RecursiveCharacterTextSplitter
 from transformers import AutoTokenizer
 
+CHARACTERS_PER_TOKEN = 4
 PACKAGES = ["langchain-core", "langchain-community", "langchain-text-splitters", "lancedb"]
 
 
@@ -25,16 +26,24 @@ def load(folder: Path) -> list[Document]:
 
 
 class Splitter:
-    """At the headings first, then by the embedder's own token count."""
+    """At the headings first, then by a length: the embedder's own token count, or characters."""
 
-    def __init__(self) -> None:
+    def __init__(self, lengths: RecursiveCharacterTextSplitter) -> None:
         levels = [("#" * level, f"h{level}") for level in range(1, 5)]
         self._headings = MarkdownHeaderTextSplitter(levels, strip_headers=False)
-        self._tokens = RecursiveCharacterTextSplitter.from_huggingface_tokenizer(
-            AutoTokenizer.from_pretrained(model_folder()),
-            chunk_size=MAX_TOKENS,
-            chunk_overlap=OVERLAP_TOKENS,
-        )
+        self._lengths = lengths
+
+    @classmethod
+    def by_tokens(cls) -> "Splitter":
+        tokenizer = AutoTokenizer.from_pretrained(model_folder())
+        sizes = {"chunk_size": MAX_TOKENS, "chunk_overlap": OVERLAP_TOKENS}
+        return cls(RecursiveCharacterTextSplitter.from_huggingface_tokenizer(tokenizer, **sizes))
+
+    @classmethod
+    def by_characters(cls) -> "Splitter":
+        """Much faster, and passages only about as long as the embedder can read."""
+        size, overlap = (CHARACTERS_PER_TOKEN * tokens for tokens in (MAX_TOKENS, OVERLAP_TOKENS))
+        return cls(RecursiveCharacterTextSplitter(chunk_size=size, chunk_overlap=overlap))
 
     def split(self, documents: list[Document]) -> list[Document]:
         sections = []
@@ -44,7 +53,7 @@ class Splitter:
                 heading = " / ".join(section.metadata.values())
                 metadata = {**document.metadata, "heading": heading}
                 sections.append(Document(page_content=section.page_content, metadata=metadata))
-        return self._tokens.split_documents(sections)
+        return self._lengths.split_documents(sections)
 
 
 def open_store(output: Path, embedding: Embeddings) -> tuple[LanceDB, Any]:
