@@ -123,8 +123,8 @@ class SearchConfig(Strict):
     """Passages each retriever hands to the fusion."""
     text_language: str = "English"
     """Stemming and stop words of the full-text index."""
-    exact_below: int = Field(20_000, ge=0)
-    """Below this many passages vectors are searched exactly; above, through a vector index."""
+    exact_below: int = Field(50_000, ge=0)
+    """Below this many passages all vectors are held in memory and searched exactly; above, through a vector index."""
     reranker: str | None = None
     """Cross-encoder (sentence-transformers id or folder) that re-orders the best candidates."""
     rerank_depth: int = Field(30, ge=1, le=200)
