@@ -2,12 +2,11 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -32,9 +31,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / "artifacts")]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # half the time to start
     with log.open("ab") as output:
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
     try:
         wait_for(lambda: listens(server, port, log), 120)
         yield server
@@ -58,7 +55,10 @@ def listens(server: subprocess.Popen[bytes], port: int, log: Path) -> bool:
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
-    """Kill the server and its workers."""
+    """Kill the process and all that it started, sessions of their own included."""
     if server.poll() is None:
-        os.killpg(server.pid, signal.SIGKILL)
+        for child in psutil.Process(server.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        server.kill()
         server.wait()

@@ -26,6 +26,7 @@ from tasks.errors import ConfigError
 from tasks.registry.connection import connect
 from tasks.registry.versions import list_versions
 from tests.nights import write_facts
+from tests.servers import stop
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -66,8 +67,7 @@ def worker(deployed: str, tmp_path: Path) -> Iterator[None]:
     with (tmp_path / "worker.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
         yield
-        process.terminate()
-        process.wait(60)
+        stop(process)  # asked politely, it sometimes waits for minutes
 
 
 @pytest.mark.parametrize(
