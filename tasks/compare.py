@@ -1,14 +1,13 @@
 """Finds out what the night has to do, from the listings and from the table itself."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
-from tasks.documents.changes import Changes, Recipe, find_changes, recipe_of
+from tasks.documents.changes import Changes, Recipe, find_changes, recipe_of, short_hash, source_of
 from tasks.errors import ConfigError, SourceError
 from tasks.evaluation.golden import check_known, load_golden
 from tasks.index.embedding import embedder_fingerprint
@@ -59,7 +58,7 @@ def compare(
     embedder = embedder_fingerprint(config.embedder, home)
     table = f"{config.name}-{embedder}"
     states, version = _read(table, home)
-    known = {state.split("/", 1)[0] for state in states}
+    known = {source_of(document) for document in states}
     if unknown := [reason for name, reason in failures.items() if name not in known]:
         raise SourceError("\n".join(unknown))
     recipes = {source.name: recipe_of(source, config.chunking, config.parsing) for source in config.sources}
@@ -67,11 +66,13 @@ def compare(
     if config.golden and newest.get(GOLDEN_TAG) != golden:
         listed = {file.document for listing in listings for file in listing.files}
         check_known(load_golden(config.golden), listed | states.keys(), config.golden)
-    fingerprint = _hash(
-        config.model_dump(mode="json", exclude={"promote": True, "lock_minutes": True, "parsing": {"workers"}}),
-        {name: recipe.good for name, recipe in recipes.items()},
-        embedder,
-        golden,
+    fingerprint = short_hash(
+        [
+            config.model_dump(mode="json", exclude={"promote": True, "lock_minutes": True, "parsing": {"workers"}}),
+            {name: recipe.good for name, recipe in recipes.items()},
+            embedder,
+            golden,
+        ]
     )
     return Work(
         table=table,
@@ -107,7 +108,3 @@ def _golden_hash(config: ReindexConfig) -> str:
             f"the golden file {Path(config.golden).absolute()} cannot be read ({error.strerror}): correct `golden` "
             "in the configuration, or draft one with `tandem golden draft`"
         ) from None
-
-
-def _hash(*values: object) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

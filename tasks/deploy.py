@@ -5,7 +5,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from prefect import Flow, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -37,19 +36,22 @@ def create_pools(pools: tuple[WorkPool, ...]) -> None:
 
 def deploy_one(deployment: Deployment, timezone: str, root: Path) -> str:
     flow = cast(Flow[Any, Any], Flow.from_source(source=str(root), entrypoint=deployment.flow))
-    config = root / deployment.config if deployment.config else None
-    if config:
-        load_config(config, signature(flow.fn).parameters["config"].annotation)  # a mistake shows now, not at two
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     runner = flow.to_deployment(
         name=deployment.name,
         description=deployment.description or None,
         work_pool_name=deployment.work_pool,
         schedule=Cron(deployment.cron, timezone=timezone) if deployment.cron else None,
-        parameters={"config": yaml.safe_load(config.read_text(encoding="utf-8"))} if config else None,
+        parameters={"config": read_config(root / deployment.config, flow)} if deployment.config else None,
         job_variables={"env": environment},
         # The slot is leased: where a machine goes down with its run, the next night need not wait for it.
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
     )
     cast(RunnerDeployment, runner).apply()
     return f"{flow.name}/{deployment.name}"
+
+
+def read_config(path: Path, flow: Flow[Any, Any]) -> dict[str, Any]:
+    """What the file sets, checked by the flow's own model: a mistake shows now and not at night."""
+    model = signature(flow.fn).parameters["config"].annotation
+    return load_config(path, model).model_dump(mode="json", exclude_unset=True)

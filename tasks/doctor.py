@@ -1,21 +1,18 @@
 """Checks every live pointer and what it stands on; names the command that mends what it finds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tasks.config.settings import Home
 from tasks.errors import TandemError
 from tasks.index.store import IndexStore
 from tasks.records import IndexManifest
-from tasks.registry import ledger
 from tasks.registry.connection import MlflowClient, connect
-from tasks.registry.ledger import Pointers
-from tasks.registry.pointers import pointers
+from tasks.registry.ledger import Entry, Pointers, made
+from tasks.registry.pointers import ALIASES, pointers
 from tasks.registry.runs import running
 from tasks.registry.versions import list_names, list_versions, load_manifest
 from tasks.serving import prove
-
-POINTERS = ("champion", "previous", "candidate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +31,11 @@ def examine(home: Home) -> list[Finding]:
 
 def _examine(client: MlflowClient, name: str) -> Iterator[Finding]:
     now = pointers(client, name)
-    others = _once_live(client, name, now.champion)
-    if last := next((entry for entry in ledger.entries(client, name) if entry.finished), None):
-        yield from _compare_with_ledger(name, now, last.after, others)
-    for pointer in POINTERS:
+    moves = made(client, name)
+    others = _once_live(client, name, moves, now.champion)
+    if moves:
+        yield from _compare_with_ledger(name, now, moves[0].after, others)
+    for pointer in ALIASES:
         number = getattr(now, pointer)
         if number is not None:
             yield from _examine_version(client, name, pointer, number, others)
@@ -50,7 +48,7 @@ def _examine(client: MlflowClient, name: str) -> Iterator[Finding]:
 
 def _compare_with_ledger(name: str, now: Pointers, known: Pointers, others: list[int]) -> Iterator[Finding]:
     """What somebody moved or removed in MLflow itself."""
-    for pointer in POINTERS:
+    for pointer in ALIASES:
         actual, written = getattr(now, pointer), getattr(known, pointer)
         word = "live" if pointer == "champion" else pointer
         remedy = f"tandem mend {name}"
@@ -88,9 +86,9 @@ def is_protected(manifest: IndexManifest) -> bool:
     return IndexStore.open(manifest.uri, manifest.table).tags().get(manifest.tag) == manifest.lance_version
 
 
-def _once_live(client: MlflowClient, name: str, champion: int | None) -> list[int]:
+def _once_live(client: MlflowClient, name: str, moves: Sequence[Entry], champion: int | None) -> list[int]:
     """Versions that were live before and still exist, the latest first: each passed the gate in its day."""
-    lived = (move.after for move in reversed(ledger.history(client, name)) if move.what == "champion")
+    lived = (entry.move.after for entry in moves if entry.move.what == "champion")
     known = {version.number for version in list_versions(client, name)} - {champion}
     return [number for number in dict.fromkeys(lived) if number in known]
 

@@ -76,6 +76,11 @@ class DocumentState:
     reason: str | None = None
 
 
+def number_of(tag: str) -> int:
+    """The number of the version that a Lance tag stands for: 7 in ``v7``."""
+    return int(tag.removeprefix("v"))
+
+
 @dataclass(frozen=True, slots=True)
 class IndexManifest:
     """All that is needed to open one index version again, anywhere the table can be reached."""

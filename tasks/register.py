@@ -21,7 +21,7 @@ from tasks.evaluation.report import plot_scores
 from tasks.index.embedding import resolve
 from tasks.index.store import IndexStore
 from tasks.maintain import Maintained
-from tasks.records import IndexManifest, Night, Verdict, Version
+from tasks.records import IndexManifest, Night, Verdict, Version, number_of
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.runs import finish, log, read_text, start_run
 from tasks.registry.versions import next_number
@@ -105,7 +105,7 @@ def register(
         config.name,
         night.run_id,
         asdict(manifest),
-        number=int(manifest.tag.removeprefix("v")),
+        number=number_of(manifest.tag),
         entry_point=ENTRY_POINT,
         requirements=[f"tandem=={installed('tandem')}"],
         params=PREDICT_PARAMS,

@@ -14,7 +14,7 @@ from tasks.evaluation.retrieval import RetrievalScores
 from tasks.maintain import Maintained
 from tasks.mend import Mended
 from tasks.progress import artifact_key
-from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict
+from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict, number_of
 from tasks.register import LANCE_TAG, VERDICT_TAG
 
 VERDICTS = {
@@ -49,7 +49,7 @@ def summarise(
         index=manifest.index,
         decision=verdict.decision,
         reasons=verdict.reasons,
-        version=int(manifest.tag.removeprefix("v")),
+        version=number_of(manifest.tag),
         counts=counts,
         scores=_means(evaluation.candidate),
         champion_scores=_means(evaluation.champion),
@@ -63,7 +63,7 @@ def summarise(
 def summarise_quiet(name: str, work: Work, mended: Mended, seconds: dict[str, float]) -> Night:
     """A night without anything to do; what held the last version still holds it."""
     held, live = work.changes.held, mended.live
-    number = int(mended.newest[LANCE_TAG].removeprefix("v"))
+    number = number_of(mended.newest[LANCE_TAG])
     state = f"Live is version {live}" if live else "Nothing is live"
     behind = [f"{state}; the verdict on the newest version, {number}, was {mended.newest[VERDICT_TAG]}."]
     return Night(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
+from tasks.records import Night
 
 PLACES = (
     ("experiments", "artifact_location"),
@@ -29,6 +31,16 @@ def copy_home(template: Home, root: Path) -> Home:
     for manifest in root.glob("mlruns/artifacts/**/manifest.json"):
         manifest.write_text(manifest.read_text().replace(before, after))
     return Home(root)
+
+
+def home_after(config: ReindexConfig, root: Path) -> tuple[Home, Night]:
+    """A new home in which this was the first night, for tests to copy; and the night."""
+    from flows.reindex import reindex
+    from tests.registry_fixtures import empty_home
+
+    with pytest.MonkeyPatch.context() as patch:
+        home = use_home(copy_home(empty_home(), root), patch)
+        return home, reindex(config)
 
 
 def use_home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:

@@ -53,6 +53,22 @@ def golden_for_facts(folder: Path) -> str:
     return str(path)
 
 
+def config_over_facts(folder: Path, **gate: object) -> ReindexConfig:
+    """Of an index over the four pages, which are written below the folder, with golden queries over them."""
+    site = folder / "site"
+    site.mkdir()
+    write_facts(site)
+    return ReindexConfig.model_validate(
+        {
+            "name": "docs",
+            "sources": [{"name": "docs", "location": str(site)}],
+            "golden": golden_for_facts(folder),
+            "gate": {"min_queries": 10} | gate,
+            "lock_minutes": 0,
+        }
+    )
+
+
 def quick_night(config: ReindexConfig, home: Home, allow_deletions: bool = False) -> tuple[Work, Prepared]:
     """List, compare, prepare, write and maintain: the table's part of a night, without scores and registry."""
     listings = [collect.fn(source, config.parsing.max_file_mb) for source in config.sources]

@@ -10,6 +10,7 @@ from tasks.evaluation.retrieval import Estimate, score
 from tasks.index.embedding import load_embedder
 from tasks.index.search import IndexReader, Mode
 from tasks.index.store import IndexStore
+from tests.benchmarks.peers import corpus
 from tests.nights import quick_night
 from tests.realdata import SHARED
 
@@ -27,11 +28,7 @@ def write_scifact(folder: Path, claims: int | None = None, every: int = 1) -> li
         relevant.setdefault(query, []).append(document)
     relevant = dict(list(relevant.items())[:claims])
     needed = {document for documents in relevant.values() for document in documents}
-    for number, line in enumerate((SHARED / "scifact" / "corpus.jsonl").read_text("utf-8").splitlines()):
-        record = json.loads(line)
-        if record["_id"] in needed or number % every == 0:
-            text = f"# {record['title']}\n\n{record['text']}\n"
-            (folder / f"{record['_id']}.md").write_text(text, "utf-8")
+    corpus.write_scifact(folder, needed, every)
     asked = map(json.loads, (SHARED / "scifact" / "queries.jsonl").read_text("utf-8").splitlines())
     texts = {record["_id"]: record["text"] for record in asked}
     return [_golden(query, texts[query], documents) for query, documents in relevant.items()]

@@ -23,9 +23,9 @@ from tasks.registry.pointers import pointers, settle
 from tasks.registry.runs import running
 from tasks.registry.versions import list_versions, load_manifest
 from tasks.serving import live_index, prove
-from tests.homes import copy_home, environment_of, use_home
+from tests.homes import copy_home, environment_of, home_after, use_home
 from tests.killed_night import PASSAGES_BETWEEN_WRITES
-from tests.nights import golden_for_facts, page, quick_night, rows_of, write_facts
+from tests.nights import config_over_facts, page, quick_night, rows_of, write_facts
 from tests.registry_fixtures import empty_home
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -69,28 +69,15 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory, prefect: None) -> Story:
     folder = tmp_path_factory.mktemp("story")
-    site = folder / "site"
-    site.mkdir()
-    write_facts(site)
-    config = ReindexConfig.model_validate(
-        {
-            "name": "docs",
-            "sources": [{"name": "docs", "location": str(site)}],
-            "golden": golden_for_facts(folder),
-            "gate": {"min_queries": 10},
-            "lock_minutes": 0,
-        }
-    )
-    home = copy_home(empty_home(), folder / "home")
+    config = config_over_facts(folder)
+    home, first = home_after(config, folder / "home")
+    assert first.live == 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TANDEM_HOME", str(home.root))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert reindex(config).live == 1
+        use_home(home, patch)
         answers = ask(home)
         for number in range(NEW_PAGES):
-            page(site, f"room-{number}", f"In room {number} there are {number + 20} chairs and a piano.")
-        fresh = Home(folder / "fresh")
-        patch.setenv("TANDEM_HOME", str(fresh.root))
+            page(folder / "site", f"room-{number}", f"In room {number} there are {number + 20} chairs and a piano.")
+        fresh = use_home(Home(folder / "fresh"), patch)
         quick_night(config, fresh)
     table = f"docs-{embedder_fingerprint(config.embedder, home)}"
     return Story(home, config, table, answers, rows_of(table, fresh))

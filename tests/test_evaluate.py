@@ -17,9 +17,8 @@ from tasks.registry.ledger import Pointers
 from tasks.registry.pointers import pointers
 from tasks.registry.runs import read_text
 from tasks.registry.versions import load_manifest
-from tests.homes import copy_home, use_home
+from tests.homes import copy_home, home_after, use_home
 from tests.nights import page
-from tests.registry_fixtures import empty_home
 
 PAGES = {
     "north/tea": "Green tea is steeped at eighty degrees for two minutes.",
@@ -62,9 +61,8 @@ def shared(prefect: None, tmp_path_factory: pytest.TempPathFactory) -> Shared:
     config = ReindexConfig.model_validate(
         {"name": "docs", "sources": sources, "golden": str(golden), "gate": {"min_queries": 4}, "lock_minutes": 0}
     )
-    with pytest.MonkeyPatch.context() as patch:
-        home = use_home(copy_home(empty_home(), folder / "home"), patch)
-        return Shared(home, config, reindex(config), folder)
+    home, night = home_after(config, folder / "home")
+    return Shared(home, config, night, folder)
 
 
 @pytest.fixture

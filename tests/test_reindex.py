@@ -29,9 +29,8 @@ from tasks.registry.runs import read_text
 from tasks.registry.versions import list_versions, load_manifest
 from tasks.serving import live_index, reader_of
 from tests.artifacts import artifacts_of
-from tests.homes import copy_home, use_home
-from tests.nights import FACTS, golden_for_facts, page, write_facts
-from tests.registry_fixtures import empty_home
+from tests.homes import copy_home, home_after, use_home
+from tests.nights import FACTS, config_over_facts, page, write_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 QUERIES = 20
@@ -49,21 +48,9 @@ class Begun:
 @pytest.fixture(scope="module")
 def begun(prefect: None, tmp_path_factory: pytest.TempPathFactory) -> Begun:
     folder = tmp_path_factory.mktemp("begun")
-    site = folder / "site"
-    site.mkdir()
-    write_facts(site)
-    config = ReindexConfig.model_validate(
-        {
-            "name": "docs",
-            "sources": [{"name": "docs", "location": str(site)}],
-            "golden": golden_for_facts(folder),
-            "gate": {"min_queries": 10, "max_quarantined": 0.5},
-            "lock_minutes": 0,
-        }
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        home = use_home(copy_home(empty_home(), folder / "home"), patch)
-        return Begun(home, config, reindex(config))
+    config = config_over_facts(folder, max_quarantined=0.5)
+    home, night = home_after(config, folder / "home")
+    return Begun(home, config, night)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The configuration of the nightly re-index: one model, rendered as a form by the Prefect UI.
 
-Imports nothing heavy. Relative paths are resolved against the folder the command runs in by `load_config`.
+Imports nothing heavy. Relative paths are meant from the folder in which the run works.
 """
 
 from typing import Annotated, Literal

@@ -65,7 +65,7 @@ def recipe_of(source: SourceConfig, chunking: ChunkingConfig, parsing: ParsingCo
         "source": source.model_dump(mode="json", exclude=WHERE_NOT_WHAT),
     }
     limits = parsing.model_dump(mode="json", exclude={"workers"})
-    return Recipe(good=_short_hash(steps), failed=_short_hash({**steps, "limits": limits}))
+    return Recipe(good=short_hash(steps), failed=short_hash({**steps, "limits": limits}))
 
 
 def find_changes(
@@ -109,7 +109,7 @@ def source_of(document: str) -> str:
 
 def corpus_hash(states: Iterable[DocumentState]) -> str:
     """Hash over every document and its revision, in a fixed order."""
-    return _short_hash(sorted((state.document, state.revision) for state in states))
+    return short_hash(sorted((state.document, state.revision) for state in states))
 
 
 def _differs(file: SourceFile, state: DocumentState, recipes: Mapping[str, Recipe]) -> bool:
@@ -155,5 +155,6 @@ def _reasons_to_hold(
     return reasons
 
 
-def _short_hash(value: object) -> str:
+def short_hash(value: object) -> str:
+    """A fingerprint of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

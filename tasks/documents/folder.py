@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tasks.config.index import SourceConfig
 from tasks.config.settings import Home
+from tasks.documents.revisions import check_unchanged, revision_of_all
 from tasks.documents.selection import Selection, printable
 from tasks.errors import SourceError
 from tasks.records import Listing, Problem, SourceFile
@@ -47,8 +48,7 @@ def list_folder(source: SourceConfig, home: Home, max_bytes: float) -> Listing:
         _save(memory, seen)
     files = sorted((item for item in listed if isinstance(item, SourceFile)), key=attrgetter("path"))
     problems = tuple(item for item in listed if isinstance(item, Problem))
-    revision = _sha256("".join(f"{file.path}\0{file.revision}\n" for file in files).encode())
-    return Listing(source.name, f"sha256:{revision}", tuple(files), problems)
+    return Listing(source.name, revision_of_all(files), tuple(files), problems)
 
 
 class FolderReader:
@@ -62,8 +62,7 @@ class FolderReader:
             data = (self.root / file.path).read_bytes()
         except OSError as error:
             raise SourceError(f"cannot be read: {error.strerror or error}") from error
-        if f"sha256:{_sha256(data)}" != file.revision:
-            raise SourceError("changed while the run was reading it; the next run takes it")
+        check_unchanged(file, data)
         return data
 
 

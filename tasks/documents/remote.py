@@ -1,6 +1,5 @@
 """Documents behind any fsspec URL: http, s3, gs, memory, file and the rest."""
 
-import hashlib
 import posixpath
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +8,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from tasks.config.index import SourceConfig
+from tasks.documents.revisions import check_unchanged, revision_of, revision_of_all
 from tasks.documents.selection import Selection, shown
 from tasks.errors import SourceError, UnreachableError
 from tasks.records import Listing, SourceFile
@@ -37,8 +37,7 @@ def list_remote(source: SourceConfig, max_bytes: float) -> Listing:
             f"source {source.name}: {shown(source.location)} cannot be listed: {_said(error)}; "
             "check `location`, the network and this user's access"
         ) from error
-    revision = hashlib.sha256("".join(f"{file.path}\0{file.revision}\n" for file in files).encode())
-    return Listing(source.name, f"sha256:{revision.hexdigest()}", files)
+    return Listing(source.name, revision_of_all(files), files)
 
 
 class RemoteReader:
@@ -53,11 +52,7 @@ class RemoteReader:
             data: bytes = self.fs.cat_file(self.root if self.single else f"{self.root}/{file.path}")
         except Exception as error:  # every fsspec backend raises errors of its own
             raise SourceError(f"cannot be read: {_said(error)}") from error
-        # an etag cannot be told from the bytes, only the size; of a server that did not tell it, it is 0
-        by_hash = file.revision.startswith("sha256:")
-        same = file.revision == _hash(data) if by_hash else file.size in (0, len(data))
-        if not same:
-            raise SourceError("changed while the run was reading it; the next run takes it")
+        check_unchanged(file, data)
         return data
 
 
@@ -118,12 +113,8 @@ def _file(
         revision = f"unread:{size}"
     else:
         data = fs.cat_file(info["name"])
-        size, revision = len(data), _hash(data)
+        size, revision = len(data), revision_of(data)
     return SourceFile(f"{source.name}/{path}", source.name, path, revision, int(size or 0))
-
-
-def _hash(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _said(error: Exception) -> str:

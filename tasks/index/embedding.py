@@ -151,14 +151,15 @@ def _hash_files(folder: Path, home: Home) -> str:
         raise EmbedderError(f"{folder} holds no model files: set embedder.model to a folder that does")
     stamps = [f"{path.absolute()} {state.st_size} {state.st_mtime_ns}" for path, state in files]
     key = hashlib.sha256("\n".join(stamps).encode()).hexdigest()
-    total = ""
-    with suppress(StoreError), ContentCache(home.cache / "model_hashes.sqlite") as known:
+    memory = home.cache / "model_hashes.sqlite"
+    # a process that only answers may not be allowed to write, and then hashes each time
+    with suppress(StoreError), ContentCache(memory) as known:
         if found := known.get_many([key]):
             return found[key].decode()
-        total = _hash_contents(folder, [path for path, _ in files])
+    total = _hash_contents(folder, [path for path, _ in files])
+    with suppress(StoreError), ContentCache(memory) as known:
         known.put_many({key: total.encode()})
-    # a process that only answers may not be allowed to write
-    return total or _hash_contents(folder, [path for path, _ in files])
+    return total
 
 
 def _hash_contents(folder: Path, files: Sequence[Path]) -> str:

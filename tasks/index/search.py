@@ -241,8 +241,12 @@ def open_version(manifest: IndexManifest, embedder: "Embedder") -> IndexReader:
             f"version {manifest.tag} of {manifest.index} was embedded by another embedder "
             f"({manifest.embedder_fingerprint}) than the one given ({embedder.fingerprint})"
         )
-    store = IndexStore.open(manifest.uri, manifest.table).at(manifest.lance_version)
-    return IndexReader(store, embedder, SearchConfig.model_validate(manifest.search))
+    return IndexReader(open_store(manifest), embedder, SearchConfig.model_validate(manifest.search))
+
+
+def open_store(manifest: IndexManifest) -> IndexStore:
+    """The rows of a registered version, read-only; StoreError if it is gone."""
+    return IndexStore.open(manifest.uri, manifest.table).at(manifest.lance_version)
 
 
 class LiveIndex:

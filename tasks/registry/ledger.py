@@ -49,8 +49,13 @@ class Entry:
 @explained
 def history(client: MlflowClient, name: str) -> list[Move]:
     """Every move of the model's pointers, oldest first."""
-    moves = [entry.move for entry in entries(client, name, page_size=PAGE) if entry.finished]
-    return moves[::-1]
+    return [entry.move for entry in made(client, name)][::-1]
+
+
+@explained
+def made(client: MlflowClient, name: str) -> list[Entry]:
+    """Every move that was made, with the pointers before and after it, newest first."""
+    return [entry for entry in entries(client, name, page_size=PAGE) if entry.finished]
 
 
 @explained

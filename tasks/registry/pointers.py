@@ -23,7 +23,8 @@ HOLD_TAG = "tandem.hold"
 KEEP_TAG = "tandem.keep"
 LONGEST_HOLD = 1000
 BY_HAND = "MLflow UI (found later)"
-POINTERS: tuple[What, ...] = ("champion", "candidate", "previous", "hold")
+ALIASES: tuple[What, ...] = ("champion", "candidate", "previous")
+POINTERS: tuple[What, ...] = (*ALIASES, "hold")
 Prove = Callable[[dict[str, Any]], object]
 
 

@@ -7,7 +7,6 @@ results/against_peers.json and results/against_peers.md beside this file.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import Any
 import ir_measures
 from ir_measures import Qrel, ScoredDoc, nDCG
 
-from tests.benchmarks.machine import describe
 from tests.benchmarks.peers.corpus import SCIFACT, make_corpus, write_scifact
 from tests.benchmarks.peers.environment import build, langchain_build, llamaindex_build
+from tests.benchmarks.reporting import save, table
 
-RESULTS = Path(__file__).parent / "results"
 HANDBOOK_PAGES = 246
 
 
@@ -72,13 +70,14 @@ def summarise(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, floa
     return rows
 
 
-def markdown(machine: dict[str, Any], summaries: dict[str, dict[str, dict[str, float]]]) -> str:
-    lines = ["# First build beside the peers", "", *(f"- {key}: {value}" for key, value in machine.items())]
+def tables(summaries: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """A heading and a table for each corpus."""
+    units = ["passages", "passages/s", "Tandem is", "characters/s", "Tandem is", "process s", "peak MB", "nDCG@10"]
+    parts = []
     for corpus, rows in summaries.items():
-        head = "passages | passages/s | Tandem is | characters/s | Tandem is | process s | peak MB | nDCG@10"
-        lines += ["", f"## {corpus}", "", f"| | {head} |", "| --- " * 9 + "|"]
-        for name, row in rows.items():
-            cells = [
+        cells = [
+            [
+                name,
                 f"{row['passages']:.0f}",
                 f"{row['passages_per_second']:.1f}",
                 f"{row['times_passages_per_second']:.2f} ×",
@@ -88,8 +87,10 @@ def markdown(machine: dict[str, Any], summaries: dict[str, dict[str, dict[str, f
                 f"{row['peak_rss_mb']:.0f}",
                 f"{row['ndcg@10']:.4f}" if "ndcg@10" in row else "–",
             ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            for name, row in rows.items()
+        ]
+        parts += [f"## {corpus}", table(["", *units], cells)]
+    return parts
 
 
 def main() -> None:
@@ -111,13 +112,8 @@ def main() -> None:
     summaries = {corpus: summarise(of_corpus) for corpus, of_corpus in runs.items()}
     for run in (run for of_corpus in runs.values() for own in of_corpus.values() for run in own):
         run.pop("rankings")
-    machine = describe()
-    RESULTS.mkdir(exist_ok=True)
-    result = {"machine": machine, "summaries": summaries, "runs": runs}
     name = f"against_peers_{args.corpus}" if args.corpus else "against_peers"
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    (RESULTS / f"{name}.md").write_text(markdown(machine, summaries), "utf-8")
-    print(markdown(machine, summaries))
+    save(name, "First build beside the peers", {"summaries": summaries, "runs": runs}, tables(summaries))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from tasks.config.settings import Home
 from tasks.index.cache import Vectors
 from tasks.index.embedding import load_embedder, packaged_folder, resolve
 from tests.benchmarks.machine import describe
+from tests.benchmarks.reporting import write
 
-RESULTS = Path(__file__).parent / "results"
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "scifact"
 PEER = "sentence-transformers fp32"
 ROUNDS = 5
@@ -70,10 +70,7 @@ def main() -> None:
             "speed": speed,
             "quality": measure_quality(passages, questions, documents, queries, judgements),
         }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "embedding_speed.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    (RESULTS / "embedding_speed.md").write_text(markdown(result), "utf-8")
-    print(markdown(result))
+    write("embedding_speed", result, markdown(result))
 
 
 def read_scifact(folder: Path, sample: int | None) -> tuple[dict[str, str], dict[str, str], list[tuple[str, str, int]]]:

@@ -13,11 +13,14 @@ RESULTS = Path(__file__).parent / "results"
 def save(name: str, title: str, result: dict[str, Any], parts: Sequence[str]) -> None:
     """Write results/NAME.json and results/NAME.md, both with the machine's description, and print the latter."""
     machine = describe()
-    RESULTS.mkdir(exist_ok=True)
-    whole = json.dumps({"machine": machine, **result}, indent=1, default=str)
-    (RESULTS / f"{name}.json").write_text(whole + "\n", "utf-8")
     known = "\n".join(f"- {key}: {value}" for key, value in machine.items())
-    text = "\n\n".join([f"# {title}", known, *parts]) + "\n"
+    write(name, {"machine": machine, **result}, "\n\n".join([f"# {title}", known, *parts]) + "\n")
+
+
+def write(name: str, result: dict[str, Any], text: str) -> None:
+    """Write the result as results/NAME.json and the text as results/NAME.md, and print the latter."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, default=str) + "\n", "utf-8")
     (RESULTS / f"{name}.md").write_text(text, "utf-8")
     print(text)
 

@@ -36,9 +36,9 @@ from tasks.index.search import IndexReader, LiveIndex
 from tasks.index.store import IndexStore, chunk_schema, match_words
 from tasks.records import IndexManifest
 from tests.benchmarks.machine import describe
+from tests.benchmarks.reporting import table, write
 from tests.fakes import FakeEmbedder
 
-RESULTS = Path(__file__).parent / "results"
 SCIFACT = Path(__file__).resolve().parents[3] / "shared" / "data" / "scifact"
 PER_QUERY = 10
 CANDIDATES = {
@@ -326,11 +326,9 @@ def measure(folder: Path, passages: int, count: int, names: list[str]) -> dict[s
 
 def table_of(rows: dict[str, dict[str, Any]], first: str) -> str:
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    lines = [f"| {first} | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
-    lines += [
-        f"| {name} | {' | '.join(str(row.get(column, '')) for column in columns)} |" for name, row in rows.items()
-    ]
-    return "\n".join(lines)
+    return table(
+        [first, *columns], [[name, *(str(row.get(column, "")) for column in columns)] for name, row in rows.items()]
+    )
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -373,10 +371,7 @@ def main() -> None:
         results = measure(folder, arguments.passages, arguments.queries, arguments.indices)
     finally:
         shutil.rmtree(folder)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "search_100k.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / "search_100k.md").write_text(markdown(results))
-    print(markdown(results))
+    write("search_100k", results, markdown(results))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Folders of markdown documents for the measurements, made from the real data beside the project."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -45,13 +46,15 @@ def _reworded(text: str, copy: int) -> str:
     return "\n".join(lines)
 
 
-def write_scifact(folder: Path) -> list[Path]:
-    """Write every scifact abstract as `<id>.md`, its title as the heading."""
+def write_scifact(folder: Path, needed: Collection[str] = (), every: int = 1) -> list[Path]:
+    """Write scifact abstracts as `<id>.md`, the title as the heading: those that are needed, and every so many."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with (SCIFACT / "corpus.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
+        for number, line in enumerate(lines):
             record = json.loads(line)
+            if number % every and record["_id"] not in needed:
+                continue
             target = folder / f"{record['_id']}.md"
             target.write_text(f"# {record['title']}\n\n{record['text']}\n", "utf-8")
             written.append(target)
