@@ -119,7 +119,7 @@ class SearchConfig(Strict):
     """Vector search, full-text search, or both fused."""
     vector_weight: Share = 0.75
     """In hybrid search, the share of the vector score; the rest is the full-text score."""
-    candidates: int = Field(100, ge=10, le=1000)
+    candidates: int = Field(150, ge=10, le=1000)
     """Passages each retriever hands to the fusion."""
     text_language: str = "English"
     """Stemming and stop words of the full-text index."""

@@ -52,9 +52,8 @@ _PASSAGE_COLUMNS = [
     "parsed_key",
 ]
 _PROBES = 20
-_REFINE = 2
 _OPEN_VERSIONS = 4
-_TIE_MARGIN = 4
+_TIE_MARGIN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +93,18 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class _Hit:
-    """A candidate: its row in the table, and a cosine similarity, a BM25 score, or both fused."""
+class _Hits:
+    """Candidates, best first: their rows in the table, and cosine similarities, BM25 scores, or both fused."""
 
-    row: int
-    score: float
-    vector: Any = None
-    """The stored vector, of shape (dimension,), where fusion may need it."""
+    rows: npt.NDArray[np.uint64]
+    scores: npt.NDArray[np.float64]
+    vectors: Vectors | None = None
+    """The stored vectors, of shape (candidates, dimension), where fusion may need them."""
+
+    def best(self, count: int) -> "_Hits":
+        """The first `count`, and all that equal the last of them."""
+        end = int(np.sum(self.scores >= self.scores[:count].min(initial=np.inf)))
+        return _Hits(self.rows[:end], self.scores[:end], None if self.vectors is None else self.vectors[:end])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,21 @@ class _Plan:
     where: str | None
 
 
+class _PassageReader:
+    """Reads passages by row: by its offset through Lance, which takes half the time of LanceDB's read by row id."""
+
+    def __init__(self, table: Any) -> None:
+        self._dataset = table.to_lance()
+        rows = self._dataset.scanner(columns=[], with_row_id=True).to_table()["_rowid"].to_numpy()
+        self._order = np.argsort(rows)
+        self._rows = rows[self._order]
+
+    def read(self, rows: npt.NDArray[np.uint64]) -> list[dict[str, Any]]:
+        """The columns of a passage for each row."""
+        offsets = self._order[np.searchsorted(self._rows, rows)]
+        return list(self._dataset.take(offsets, columns=_PASSAGE_COLUMNS).to_pylist())
+
+
 @dataclass(frozen=True, slots=True)
 class _ExactSearch:
     """All vectors of a version that is small enough to be searched exactly; Lance would read them at every query."""
@@ -123,19 +142,18 @@ class _ExactSearch:
     vectors: Vectors
     """Of shape (rows, dimension)."""
 
-    def nearest(self, vector: Vectors, limit: int, among: npt.NDArray[np.uint64] | None) -> list[_Hit]:
+    def nearest(self, vector: Vectors, limit: int, among: npt.NDArray[np.uint64] | None) -> _Hits:
         """The `limit` best, best first, and all that equal the last of them; only `among` these rows, if given."""
         rows, vectors = self.rows, self.vectors
         if among is not None:
             chosen = np.isin(rows, among)
             rows, vectors = rows[chosen], vectors[chosen]
-        # Not BLAS, whose rounding may depend on the other rows.
-        cosines = np.einsum("ij,j->i", vectors, vector)
+        cosines = _cosines(vectors, vector)
         if len(cosines) > limit:
             best = cosines >= np.partition(cosines, -limit)[-limit]
             rows, cosines = rows[best], cosines[best]
         order = np.argsort(-cosines, kind="stable")
-        return list(map(_Hit, rows[order].tolist(), cosines[order].tolist()))
+        return _Hits(rows[order], cosines[order].astype(float))
 
 
 class IndexReader:
@@ -145,12 +163,15 @@ class IndexReader:
         self.store = store
         self.embedder = embedder
         self.config = search
-        self._table: Any = _run(_open(store), f"open {store.name}")
-        self._exact = None if store.has_vector_index else _run(_read_vectors(self._table), f"read {store.name}")
+        with explained(f"open {store.name}"):
+            self._table: Any = _run(_open(store))
+            self._stored = _PassageReader(store.table)
+            self._exact = None if store.has_vector_index else _run(_read_vectors(self._table))
 
     def warm(self) -> None:
         """Read the indices into memory, so that the first query is as fast as the next."""
-        _run(_warm(self._table), f"read the indices of {self.store.name}")
+        with explained(f"read the indices of {self.store.name}"):
+            _run(_warm(self._table))
 
     def search(
         self,
@@ -175,23 +196,24 @@ class IndexReader:
         where = filters.predicate() if filters else None
         depth = max(k, self.config.rerank_depth) if self.config.reranker else k
         plan = _Plan(mode, depth, max(depth, self.config.candidates), where)
-        results = _run(self._answer_all(queries, vectors, plan), f"search {self.store.name}")
+        with explained(f"search {self.store.name}"):
+            results = self._passages(_run(self._find_all(queries, vectors, plan)), depth)
         if self.config.reranker:
             model = self.config.reranker
             results = [_rerank(query, found, model) for query, found in zip(queries, results, strict=True)]
         return [found[:k] for found in results]
 
-    async def _answer_all(self, queries: Sequence[str], vectors: Vectors | None, plan: _Plan) -> list[list[Passage]]:
-        turns = asyncio.Semaphore(2 * (os.cpu_count() or 1))  # so that many queries do not all hold their rows
+    async def _find_all(self, queries: Sequence[str], vectors: Vectors | None, plan: _Plan) -> list[_Hits]:
+        turns = asyncio.Semaphore(2 * (os.cpu_count() or 1))  # so that many queries do not all hold their vectors
 
-        async def answer(query: str, vector: Vectors | None) -> list[Passage]:
+        async def find(query: str, vector: Vectors | None) -> _Hits:
             async with turns:
-                return await self._passages(await self._retrieve(query, vector, plan), plan.depth)
+                return (await self._retrieve(query, vector, plan)).best(plan.depth)
 
         each = repeat(None) if vectors is None else vectors
-        return await asyncio.gather(*map(answer, queries, each))
+        return await asyncio.gather(*map(find, queries, each))
 
-    async def _retrieve(self, query: str, vector: Vectors | None, plan: _Plan) -> list[_Hit]:
+    async def _retrieve(self, query: str, vector: Vectors | None, plan: _Plan) -> _Hits:
         """The candidates, best first."""
         if vector is None:
             return await self._by_text(query, plan)
@@ -200,38 +222,43 @@ class IndexReader:
         close, text = await asyncio.gather(self._by_vector(vector, plan), self._by_text(query, plan))
         return self._fuse(vector, close, text)
 
-    async def _by_text(self, query: str, plan: _Plan) -> list[_Hit]:
+    async def _by_text(self, query: str, plan: _Plan) -> _Hits:
         # Fast search leaves rows out that are in no index; `IndexStore.check` has seen that there are none.
         search = self._table.query().nearest_to_text(match_words(query)).fast_search()
         return await _best(search, "_score", plan, with_vectors=plan.mode == "hybrid")
 
-    async def _by_vector(self, vector: Vectors, plan: _Plan) -> list[_Hit]:
+    async def _by_vector(self, vector: Vectors, plan: _Plan) -> _Hits:
         if self._exact:
             among = await _rows(self._table.query().where(plan.where)) if plan.where else None
             return await asyncio.to_thread(self._exact.nearest, vector, plan.limit, among)
         search = self._table.query().nearest_to(vector).distance_type("cosine")
         # Where a filter leaves too few in the nearest partitions, all others are searched too.
-        search = search.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE).fast_search()
+        # Refining by 1 compares the candidates by their full vectors, and no more than those.
+        search = search.maximum_nprobes(0).minimum_nprobes(_PROBES).refine_factor(1).fast_search()
         return await _best(search, "_distance", plan)
 
-    def _fuse(self, vector: Vectors, close: list[_Hit], text: list[_Hit]) -> list[_Hit]:
-        cosines = {hit.row: hit.score for hit in close}
+    def _fuse(self, vector: Vectors, close: _Hits, text: _Hits) -> _Hits:
         # Passages that only full text found get their exact similarity.
-        cosines |= {hit.row: _cosine(hit.vector, vector) for hit in text if hit.row not in cosines}
-        matches = {hit.row: hit.score for hit in text}
-        near = self.config.vector_weight / (1 + max(cosines.values(), default=0.0))
-        match = (1 - self.config.vector_weight) / max(matches.values(), default=1.0)
-        fused = (_Hit(row, near * (1 + cosine) + match * matches.get(row, 0.0)) for row, cosine in cosines.items())
-        return sorted(fused, key=_score, reverse=True)
+        assert text.vectors is not None
+        missing = ~np.isin(text.rows, close.rows)
+        rows = np.concatenate([close.rows, text.rows[missing]])
+        cosines = np.concatenate([close.scores, _cosines(text.vectors[missing], vector)])
+        matches = np.zeros(len(rows))
+        _, places, found = np.intersect1d(rows, text.rows, assume_unique=True, return_indices=True)
+        matches[places] = text.scores[found]
+        weight = self.config.vector_weight
+        scores = weight * _share(1 + cosines) + (1 - weight) * _share(matches)
+        order = np.argsort(-scores, kind="stable")
+        return _Hits(rows[order], scores[order])
 
-    async def _passages(self, hits: list[_Hit], depth: int) -> list[Passage]:
-        """The `depth` best, equal scores ordered by id."""
-        best = {hit.row: hit.score for hit in hits if hit.score >= hits[:depth][-1].score}
-        if not best:
-            return []
-        table = await self._table.take_row_ids(list(best)).select([*_PASSAGE_COLUMNS, "_rowid"]).to_arrow()
-        found = [_passage(row, best[row.pop("_rowid")]) for row in table.to_pylist()]
-        return sorted(found, key=_rank)[:depth]
+    def _passages(self, found: list[_Hits], depth: int) -> list[list[Passage]]:
+        """The `depth` best of each query, equal scores ordered by id."""
+        rows = np.unique(np.concatenate([hits.rows for hits in found]))
+        stored = dict(zip(rows.tolist(), self._stored.read(rows), strict=True))
+        return [
+            sorted(map(_passage, map(stored.__getitem__, hits.rows.tolist()), hits.scores.tolist()), key=_rank)[:depth]
+            for hits in found
+        ]
 
 
 def open_version(manifest: IndexManifest, embedder: "Embedder") -> IndexReader:
@@ -303,10 +330,6 @@ def _rank(passage: Passage) -> tuple[float, str]:
     return -passage.score, passage.id
 
 
-def _score(hit: _Hit) -> float:
-    return hit.score
-
-
 def _rerank(query: str, found: list[Passage], model: str) -> list[Passage]:
     from tasks.index.reranking import rerank  # loads a model
 
@@ -323,9 +346,8 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _run(work: Coroutine[Any, Any, T], doing: str) -> T:
-    with explained(doing):
-        return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run_coroutine_threadsafe(work, _loop()).result()
 
 
 async def _open(store: IndexStore) -> Any:
@@ -348,7 +370,7 @@ async def _rows(query: Any) -> npt.NDArray[np.uint64]:
     return found["_rowid"].to_numpy()
 
 
-async def _best(query: Any, column: str, plan: _Plan, with_vectors: bool = False) -> list[_Hit]:
+async def _best(query: Any, column: str, plan: _Plan, with_vectors: bool = False) -> _Hits:
     """The `plan.limit` best hits, best first, and all that equal the last of them.
 
     Lance cuts equal scores off in the order of the rows, so more are read until the cut falls between two.
@@ -366,9 +388,8 @@ async def _best(query: Any, column: str, plan: _Plan, with_vectors: bool = False
         ask *= 4
     if column == "_distance":
         scores = 1 - scores
-    found = found.slice(0, int(np.sum(scores >= scores[:limit][-1])) if len(scores) else 0)
-    vectors = _matrix(found["vector"]) if with_vectors else repeat(None)
-    return list(map(_Hit, found["_rowid"].to_pylist(), scores.tolist(), vectors))
+    vectors = _matrix(found["vector"]) if with_vectors else None
+    return _Hits(found["_rowid"].to_numpy(), scores.astype(float), vectors).best(limit)
 
 
 def _matrix(column: pa.ChunkedArray) -> Vectors:
@@ -376,9 +397,14 @@ def _matrix(column: pa.ChunkedArray) -> Vectors:
     return np.asarray(flat).reshape(-1, column.type.list_size)
 
 
-def _cosine(stored: Vectors, vector: Vectors) -> float:
+def _cosines(stored: Vectors, vector: Vectors) -> Vectors:
     # Not BLAS, whose rounding may depend on the other rows.
-    return float(np.sum(stored * vector))
+    return np.asarray(np.einsum("ij,j->i", stored, vector))
+
+
+def _share(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of the highest score."""
+    return scores / (scores.max(initial=0.0) or 1.0)
 
 
 def _passage(row: dict[str, Any], score: float) -> Passage:

@@ -363,7 +363,7 @@ Removing the first version freed {results["freed_mb"]} MB.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=100_000)
-    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--queries", type=int, default=800)
     parser.add_argument("--indices", nargs="*", default=list(CANDIDATES), choices=list(CANDIDATES))
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="search-100k-"))
