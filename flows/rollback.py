@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
-from tasks.config.index import Name, Strict
+from tasks.config.fields import Name, Strict
 from tasks.config.settings import find_home
 from tasks.progress import artifact_key
 from tasks.promote import roll_back

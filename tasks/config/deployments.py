@@ -4,7 +4,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
 
-from tasks.config.index import Strict
+from tasks.config.fields import Strict
 
 
 class WorkPool(Strict):

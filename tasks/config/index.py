@@ -3,19 +3,13 @@
 Imports nothing heavy. Relative paths are meant from the folder in which the run works.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
+from tasks.config.fields import Name, Share, Strict
+
 Metric = Literal["recall@1", "recall@5", "recall@10", "mrr", "ndcg@10"]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, so that a misspelt setting is never silently ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class SourceConfig(Strict):

@@ -54,3 +54,9 @@ def prepare_environment(home: Home) -> None:
     # with a server, MLflow would print links on standard output, where `--json` promises one object
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def find_conf() -> Path:
+    """The folder of configurations that forms choose from: ``TANDEM_CONF``, else conf/ of the repository."""
+    named = os.environ.get("TANDEM_CONF")
+    return Path(named).expanduser().resolve() if named else Path(__file__).resolve().parents[2] / "conf"
