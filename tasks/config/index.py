@@ -130,7 +130,7 @@ class GateConfig(Strict):
 
     metric: Metric = "ndcg@10"
     """The score that is compared with the champion's."""
-    floors: dict[Metric, Share] = {}
+    floors: dict[Metric, Share] = Field({})
     """Lowest acceptable value by metric, champion or not, such as recall@5: 0.8."""
     max_loss: Share = 0.02
     """Loss against the champion that is tolerated."""

@@ -49,7 +49,7 @@ class DatasetConfig(Strict):
     """Sources with rows kept for scoring; without them some rows of `sources` are held out."""
     converter: Literal["none", "transcript"] = "none"
     """`transcript` reads texts of the form "\\n\\nHuman: … \\n\\nAssistant: …"."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field({})
     """For a field of the format (messages, prompt, completion, chosen, rejected): its column, or a Jinja template
     over the columns such as `{"intent": {{ category | tojson }}}`."""
     system: str = ""
@@ -201,7 +201,7 @@ class AdapterGateConfig(Strict):
 
     min_rows: int = Field(50, ge=1)
     """Fewer held-out rows than this never pass."""
-    floors: dict[str, float] = {}
+    floors: dict[str, float] = Field({})
     """Lowest acceptable value by score, such as schema_valid: 0.95."""
     max_loss: float = Field(0.02, ge=0)
     """Loss of the compared score against the champion that is tolerated."""
