@@ -46,3 +46,11 @@ class RefusedError(TandemError):
 
 class BusyError(RefusedError):
     """Another run holds the lock on the same index."""
+
+
+class ModelError(TandemError, RuntimeError):
+    """A base model or an adapter cannot be found or loaded, or the two do not fit."""
+
+
+class TrainingError(TandemError, RuntimeError):
+    """A training stopped: its loss exploded, its memory does not suffice, or its process died."""

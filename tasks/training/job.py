@@ -1,0 +1,91 @@
+"""What a training process is told, and what it tells: a job as a file, and its events as lines of another."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
+
+JOB_FILE = "job.json"
+EVENTS_FILE = "events.jsonl"
+LOG_FILE = "log.txt"
+ADAPTER_FOLDER = "adapter"
+CHECKPOINTS_FOLDER = "checkpoints"
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """One training process's work. Its folder is scratch: what must live is kept by whoever started it."""
+
+    folder: Path
+    """Takes the events, the checkpoints and, at the end, the adapter."""
+    base: BaseModelConfig
+    sft: SftConfig | None
+    """Set for supervised fine-tuning, …"""
+    dpo: DpoConfig | None
+    """… or this one, for preferences."""
+    train: Path
+    """Rows to train on (`tasks.training.dataset`)."""
+    parent: Path | None = None
+    """Folder of the adapter to go on from."""
+    checkpoint: Path | None = None
+    """Checkpoint to go on from."""
+    rows_at_once: int = 8
+    """Most rows on a device at once."""
+
+    @property
+    def kind(self) -> Literal["sft", "dpo"]:
+        return "sft" if self.sft else "dpo"
+
+    @property
+    def config(self) -> SftConfig | DpoConfig:
+        config = self.sft or self.dpo
+        assert config is not None
+        return config
+
+    def save(self) -> Path:
+        """Write the job into its folder; returns the file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / JOB_FILE
+        file.write_bytes(TypeAdapter(TrainingJob).dump_json(self, indent=1))
+        return file
+
+    @classmethod
+    def read(cls, file: Path) -> "TrainingJob":
+        return TypeAdapter(cls).validate_json(file.read_bytes())
+
+
+class EventWriter:
+    """Appends events, each a line that is there whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / EVENTS_FILE).open("a", encoding="utf-8")
+
+    def write(self, event: str, **values: Any) -> None:
+        self._file.write(json.dumps({"event": event, "at": time.time(), **values}) + "\n")
+        self._file.flush()
+
+
+class EventReader:
+    """Reads the events that were added since the last time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / EVENTS_FILE
+        self._read = self._path.stat().st_size if self._path.exists() else 0
+
+    def read(self) -> Iterator[Event]:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._read += len(line)
+                yield json.loads(line)

@@ -1,0 +1,98 @@
+"""Starts training processes, follows their events, and makes sure that none outlives whoever started it."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tasks.errors import TrainingError
+from tasks.training.job import LOG_FILE, Event, EventReader, TrainingJob
+
+PARENT = "TANDEM_PARENT_PROCESS"
+SECONDS_BETWEEN_READS = 0.2
+PR_SET_PDEATHSIG = 1
+LAST_LINES = 15
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it is gone, even by SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1 and os.environ.get(PARENT, "1") != "1":
+        os._exit(1)  # it was gone before the kernel was told
+
+
+def run_job(job: TrainingJob, module: str = "tasks.training.worker") -> Iterator[Event]:
+    """Run a job in a process of its own and yield its events as they come.
+
+    The process is gone, with all it started, when the iterator ends, is closed or raises.
+
+    Raises:
+        TrainingError: it ended otherwise than with an event that says so; the message has its last lines.
+    """
+    file = job.save()
+    events = EventReader(job.folder)
+    log = job.folder / LOG_FILE
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            _command(module, file, job),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {PARENT: str(os.getpid())},
+            start_new_session=True,
+        )
+    ended = False
+    try:
+        while process.poll() is None:
+            for event in events.read():
+                ended = ended or is_end(event)
+                yield event
+            time.sleep(SECONDS_BETWEEN_READS)
+        for event in events.read():
+            ended = ended or is_end(event)
+            yield event
+    finally:
+        _kill(process)
+    if not ended:
+        raise TrainingError(_how_it_died(process.returncode, log))
+
+
+def is_end(event: Event) -> bool:
+    """Whether the process says nothing more after this event."""
+    return event["event"] in ("done", "failed", "out of memory")
+
+
+def _command(module: str, file: Path, job: TrainingJob) -> list[str]:
+    machine = job.config.machine
+    if machine.processes == 1:
+        return [sys.executable, "-m", module, str(file)]
+    import torch
+
+    launch = ["--num_processes", str(machine.processes), "--num_machines", "1", "--mixed_precision", "no"]
+    launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
+    if machine.fsdp:
+        launch += ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
+    elif torch.cuda.is_available():
+        launch += ["--multi_gpu"]
+    if not torch.cuda.is_available():
+        launch += ["--cpu"]
+    return [sys.executable, "-m", "tasks.training.launch", *launch, "--module", module, str(file)]
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """The process and all of its session; what has ended already does not mind."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _how_it_died(code: int, log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    return f"the training process {how}; its last lines ({log}):\n" + "\n".join(lines)
