@@ -18,9 +18,10 @@ from tasks.passing import whole
 from tasks.prepare import prepare
 from tasks.promote import follow_verdict
 from tasks.records import Night
-from tasks.register import describe_version, keep_report, mlflow_run, register
+from tasks.register import describe_version, keep_report, register
 from tasks.report import publish, summarise, summarise_quiet, write_report
 from tasks.timing import timed
+from tasks.tracking import mlflow_run
 from tasks.write import write
 
 
@@ -54,7 +55,7 @@ def one_night(config: ReindexConfig, allow_deletions: bool, home: Home) -> tuple
         night = summarise_quiet(config.name, work, mended, seconds)
         return night, write_report(night)
 
-    with mlflow_run(config) as run_id:
+    with mlflow_run(f"index-{config.name}", config.name) as run_id:
         with timed(seconds, "prepare"):
             prepared = prepare(config, whole(listings), whole(work))
         with timed(seconds, "write"):

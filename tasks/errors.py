@@ -53,4 +53,8 @@ class ModelError(TandemError, RuntimeError):
 
 
 class TrainingError(TandemError, RuntimeError):
-    """A training stopped: its loss exploded, its memory does not suffice, or its process died."""
+    """A training stopped: its data are not fit, its loss exploded, or its memory does not suffice."""
+
+
+class ProcessDiedError(TrainingError):
+    """A training process was killed or fell over; a next one goes on from its checkpoint."""

@@ -26,6 +26,7 @@ def progress(step: str, name: str, total: int) -> Iterator[Callable[[int], None]
                 UUID, create_progress_artifact(0.0, key=artifact_key(step, name), description=f"{step} {name}")
             )
         done, shown = 0, time.monotonic()
+        started = shown
 
         def advance(steps: int = 1) -> None:
             nonlocal done, shown
@@ -33,12 +34,19 @@ def progress(step: str, name: str, total: int) -> Iterator[Callable[[int], None]
             advance_bar(steps)
             now = time.monotonic()
             if artifact and now - shown > SECONDS_BETWEEN_UPDATES:
-                update_progress_artifact(artifact, 100 * done / max(total, 1))
+                left = (now - started) * (total - done) / max(done, 1)
+                update_progress_artifact(
+                    artifact, 100 * done / max(total, 1), description=f"{step} {name}: {_duration(left)} left"
+                )
                 shown = now
 
         yield advance
         if artifact:
             update_progress_artifact(artifact, 100.0)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def artifact_key(*parts: str) -> str:

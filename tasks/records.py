@@ -219,3 +219,13 @@ class Night:
     """Hash over the golden file it was scored with."""
     run_id: str = ""
     """In MLflow; empty where no version was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training left on disk."""
+
+    adapter: str
+    """Folder."""
+    steps: int
+    seconds: float

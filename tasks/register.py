@@ -2,20 +2,18 @@
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
 import yaml
-from prefect import runtime, task
+from prefect import task
 
 from tasks.compare import GOLDEN_TAG, STATE_TAG, Work, state_of
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home, find_home
-from tasks.errors import RegistryError
 from tasks.evaluate import Evaluation
 from tasks.evaluation.report import plot_scores
 from tasks.index.embedding import resolve
@@ -23,7 +21,7 @@ from tasks.index.store import IndexStore
 from tasks.maintain import Maintained
 from tasks.records import IndexManifest, Night, Verdict, Version, number_of
 from tasks.registry.connection import MlflowClient, connect
-from tasks.registry.runs import finish, log, read_text, start_run
+from tasks.registry.runs import log, read_text
 from tasks.registry.versions import next_number
 from tasks.registry.versions import register as register_version
 from tasks.serving import ENTRY_POINT
@@ -33,21 +31,6 @@ LANCE_TAG = "tandem.lance_tag"
 VERDICT_FILE = "verdict.json"
 REPORT_FILE = "report.md"
 PREDICT_PARAMS = {"k": int, "mode": str, "tenant": str}
-
-
-@contextmanager
-def mlflow_run(config: ReindexConfig) -> Iterator[str]:
-    """A run that ends with the block: FINISHED, or FAILED by an error. A killed one is closed by the next night."""
-    client = connect(find_home())
-    tags = {"prefect.flow_run_id": runtime.flow_run.id, "prefect.flow_run": runtime.flow_run.ui_url}
-    run_id = start_run(client, f"index-{config.name}", str(runtime.flow_run.name), config.name, tags)
-    try:
-        yield run_id
-    except BaseException:
-        with suppress(RegistryError):  # where it is MLflow that failed, the next night closes the run
-            finish(client, run_id, "FAILED")
-        raise
-    finish(client, run_id)
 
 
 def describe_version(config: ReindexConfig, work: Work, maintained: Maintained, home: Home) -> IndexManifest:

@@ -1,7 +1,8 @@
 """MLflow runs: what was done, with which settings, and what came out."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.time import get_current_time_millis
 
 from tasks.registry.connection import database_of, explained
@@ -27,6 +29,17 @@ def start_run(
     every_tag = {MODEL_TAG: model} | {key: str(value) for key, value in (tags or {}).items()}
     run = client.create_run(experiment_id(client, experiment), tags=every_tag, run_name=run_name)
     return run.info.run_id
+
+
+@explained
+def reopen_run(client: MlflowClient, experiment: str, tag: str, value: str) -> str | None:
+    """The id of the newest run of an experiment with this tag, which is RUNNING again; None where there is none."""
+    query = f"tags.`{tag}` = '{value}'"
+    found = client.search_runs([experiment_id(client, experiment)], query, max_results=1)
+    if not found:
+        return None
+    client.update_run(found[0].info.run_id, status="RUNNING")
+    return found[0].info.run_id
 
 
 @explained
@@ -68,6 +81,27 @@ def finish(client: MlflowClient, run_id: str, status: Literal["FINISHED", "FAILE
 def read_text(client: MlflowClient, run_id: str, file: str) -> str:
     """A text artifact of a run, such as the scores by query of the version it registered."""
     return read_artifact(client, f"{client.get_run(run_id).info.artifact_uri}/{file}")
+
+
+@explained
+def log_points(client: MlflowClient, run_id: str, points: Sequence[tuple[int, float, Mapping[str, float]]]) -> None:
+    """Add points of curves to a run, each a step, its time in seconds since the epoch, and values by metric."""
+    metrics = [
+        Metric(name, value, int(at * 1000), step) for step, at, values in points for name, value in values.items()
+    ]
+    for start in range(0, len(metrics), PAGE):
+        client.log_batch(run_id, metrics=metrics[start : start + PAGE])
+
+
+@contextmanager
+def system_metrics(client: MlflowClient, run_id: str) -> Iterator[None]:
+    """Log the machine's processors, memory, disk and GPUs to the run while the block lasts."""
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=client.tracking_uri)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
 
 
 @explained

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
+from tasks.config.training import BaseModelConfig, DpoConfig, MachineConfig, SftConfig
 
 JOB_FILE = "job.json"
 EVENTS_FILE = "events.jsonl"
@@ -48,6 +48,10 @@ class TrainingJob:
         config = self.sft or self.dpo
         assert config is not None
         return config
+
+    @property
+    def machine(self) -> MachineConfig:
+        return self.config.machine
 
     def save(self) -> Path:
         """Write the job into its folder; returns the file."""

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
-from tasks.errors import TrainingError
-from tasks.training.job import LOG_FILE, Event, EventReader, TrainingJob
+from tasks.config.training import MachineConfig
+from tasks.errors import ProcessDiedError
+from tasks.training.job import LOG_FILE, Event, EventReader
 
 PARENT = "TANDEM_PARENT_PROCESS"
 SECONDS_BETWEEN_READS = 0.2
@@ -27,20 +29,32 @@ def die_with_parent() -> None:
         os._exit(1)  # it was gone before the kernel was told
 
 
-def run_job(job: TrainingJob, module: str = "tasks.training.worker") -> Iterator[Event]:
-    """Run a job in a process of its own and yield its events as they come.
+class Job(Protocol):
+    """What a process can be started for."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def machine(self) -> MachineConfig: ...
+
+    def save(self) -> Path: ...
+
+
+def run_job(module: str, job: Job) -> Iterator[Event]:
+    """Run `python -m module JOB_FILE` and yield the job's events as they come.
 
     The process is gone, with all it started, when the iterator ends, is closed or raises.
 
     Raises:
-        TrainingError: it ended otherwise than with an event that says so; the message has its last lines.
+        ProcessDiedError: it ended otherwise than with an event that says so; the message has its last lines.
     """
     file = job.save()
     events = EventReader(job.folder)
     log = job.folder / LOG_FILE
     with log.open("ab") as output:
         process = subprocess.Popen(
-            _command(module, file, job),
+            _command(module, file, job.machine),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -60,7 +74,7 @@ def run_job(job: TrainingJob, module: str = "tasks.training.worker") -> Iterator
     finally:
         _kill(process)
     if not ended:
-        raise TrainingError(_how_it_died(process.returncode, log))
+        raise ProcessDiedError(_how_it_died(process.returncode, log))
 
 
 def is_end(event: Event) -> bool:
@@ -68,8 +82,7 @@ def is_end(event: Event) -> bool:
     return event["event"] in ("done", "failed", "out of memory")
 
 
-def _command(module: str, file: Path, job: TrainingJob) -> list[str]:
-    machine = job.config.machine
+def _command(module: str, file: Path, machine: MachineConfig) -> list[str]:
     if machine.processes == 1:
         return [sys.executable, "-m", module, str(file)]
     import torch

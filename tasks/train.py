@@ -1,0 +1,111 @@
+"""Trains an adapter in a process of its own, shows how it goes, and goes on where a killed training was."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, task
+from prefect.logging import get_logger
+
+from tasks.config.settings import find_home
+from tasks.errors import ProcessDiedError, TrainingError
+from tasks.progress import progress
+from tasks.records import Trained
+from tasks.registry.checkpoints import fetch_checkpoint, keep_checkpoint
+from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.runs import log, log_points, system_metrics
+from tasks.training.job import CHECKPOINTS_FOLDER, Event, TrainingJob
+from tasks.training.process import run_job
+
+WORKER = "tasks.training.worker"
+SECONDS_BETWEEN_SENDS = 2.0
+
+
+def _died(task: Task[..., Any], run: Any, state: Any) -> bool:
+    """Only a process that was killed is worth another try: it goes on from its checkpoint."""
+    return isinstance(state.result(raise_on_failure=False), ProcessDiedError)
+
+
+@task(name="train", task_run_name="train {name}", retries=2, retry_delay_seconds=1, retry_condition_fn=_died)
+def train(name: str, job: TrainingJob, run_id: str) -> Trained:
+    """Train until done. Where memory runs out, half the rows at once and twice the accumulation go on.
+
+    Raises:
+        TrainingError: the loss diverged, or one row at a time is too much for the memory.
+        ProcessDiedError: the process was killed, three times.
+    """
+    client = connect(find_home())
+    with system_metrics(client, run_id):
+        while True:
+            checkpoint = fetch_checkpoint(client, run_id, job.folder / CHECKPOINTS_FOLDER)
+            ended = _follow(name, replace(job, checkpoint=checkpoint), client, run_id)
+            if ended["event"] == "done":
+                return Trained(ended["adapter"], ended["steps"], ended["seconds"])
+            job = _with_half_the_rows(job)
+
+
+def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str) -> Event:
+    """Run the process and pass on what it tells. Returns its last event: done, or out of memory."""
+    decisions: list[str] = []
+    reached = 0
+    event: Event = {}
+    with ExitStack() as stack:
+        curve = stack.enter_context(_Curve(client, run_id))
+        for event in run_job(WORKER, job):
+            match event["event"]:
+                case "decision":
+                    decisions.append(event["text"])
+                case "begin":
+                    log(client, run_id, texts={"decisions.txt": "\n".join(decisions)})
+                    reached = event["step"]
+                    advance = stack.enter_context(progress("train", name, event["steps"] - reached))
+                case "step":
+                    advance(event["step"] - reached)
+                    reached = event["step"]
+                case "log":
+                    curve.add(event)
+                case "checkpoint":
+                    keep_checkpoint(client, run_id, Path(event["folder"]), event["step"])
+                case "failed":
+                    raise TrainingError(event["reason"])
+    return event
+
+
+class _Curve:
+    """Sends points to MLflow as they come, several at once where they come fast."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._points: list[tuple[int, float, dict[str, float]]] = []
+        self._sent = 0.0
+
+    def __enter__(self) -> "_Curve":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._send()
+
+    def add(self, event: Event) -> None:
+        self._points.append((event["step"], event["at"], event["metrics"]))
+        if time.monotonic() - self._sent > SECONDS_BETWEEN_SENDS:
+            self._send()
+
+    def _send(self) -> None:
+        log_points(self._client, self._run_id, self._points)
+        self._points.clear()
+        self._sent = time.monotonic()
+
+
+def _with_half_the_rows(job: TrainingJob) -> TrainingJob:
+    if job.rows_at_once == 1:
+        raise TrainingError(
+            "there is not enough memory for one row at a time: lower training.max_length, or take a smaller base model"
+        )
+    fewer = job.rows_at_once // 2
+    get_logger(__name__).warning(
+        "Memory ran out with %d rows at once: going on with %d, and more accumulation.", job.rows_at_once, fewer
+    )
+    return replace(job, rows_at_once=fewer)

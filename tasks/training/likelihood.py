@@ -1,0 +1,90 @@
+"""How likely a model finds given tokens, and what it answers; in batches of similar length."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Turn = dict[str, str]
+Tokens = list[int]
+ROWS_TOKENS = 8192
+"""Tokens of a batch, padding included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Tokens, and from where on they count."""
+
+    tokens: Tokens
+    start: int
+
+
+def continuation(tokenizer: Any, turns: Sequence[Turn], max_length: int) -> Continuation:
+    """A conversation whose last answer counts, its end-of-turn token included; too long a one loses its beginning."""
+    prompt = tokenizer.apply_chat_template(list(turns[:-1]), add_generation_prompt=True, return_dict=True)["input_ids"]
+    whole = tokenizer.apply_chat_template(list(turns), return_dict=True)["input_ids"]
+    same = next((place for place, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+    cut = max(len(whole) - max_length, 0)
+    return Continuation(whole[cut:], max(same - cut, 0))
+
+
+@torch.inference_mode()
+def likelihoods(model: Any, rows: Sequence[Continuation]) -> list[tuple[float, int]]:
+    """For each row the log-likelihood of the tokens that count, in nats, and their number."""
+    found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
+    for places in _batches([len(row.tokens) for row in rows]):
+        batch = [rows[place] for place in places]
+        width = max(len(row.tokens) for row in batch)
+        ids = torch.zeros((len(batch), width), dtype=torch.long)
+        counts = torch.zeros((len(batch), width), dtype=torch.bool)
+        mask = torch.zeros((len(batch), width), dtype=torch.long)
+        for line, row in enumerate(batch):
+            ids[line, : len(row.tokens)] = torch.tensor(row.tokens)
+            mask[line, : len(row.tokens)] = 1
+            counts[line, max(row.start, 1) : len(row.tokens)] = True
+        ids, mask, counts = (tensor.to(model.device) for tensor in (ids, mask, counts))
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        nats = -torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        sums, numbers = (nats * counts[:, 1:]).sum(1), counts[:, 1:].sum(1)
+        for place, total, number in zip(places, sums.tolist(), numbers.tolist(), strict=True):
+            found[place] = (total, number)
+    return found
+
+
+@torch.inference_mode()
+def answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_new_tokens: int) -> list[str]:
+    """The likeliest answer to each conversation, chosen token by token."""
+    rendered = [
+        tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, return_dict=True)["input_ids"]
+        for turns in prompts
+    ]
+    found = [""] * len(prompts)
+    for places in _batches([len(tokens) + max_new_tokens for tokens in rendered]):
+        batch = tokenizer.pad(
+            {"input_ids": [rendered[place] for place in places]}, padding_side="left", return_tensors="pt"
+        )
+        made = model.generate(
+            **batch.to(model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        texts = tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        for place, text in zip(places, texts, strict=True):
+            found[place] = text
+    return found
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of rows of similar length, as many as fit into `ROWS_TOKENS`."""
+    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
+    batch: list[int] = []
+    for place in order:
+        if batch and (len(batch) + 1) * lengths[place] > ROWS_TOKENS:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch

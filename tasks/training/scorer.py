@@ -1,0 +1,172 @@
+"""A scoring process: ``python -m tasks.training.scorer JOB_FILE``. Every adapter is tried on one loaded base model."""
+
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import ConfigError, ModelError, TandemError
+from tasks.training.job import EventWriter
+from tasks.training.process import die_with_parent
+from tasks.training.scoring_job import BASE, BASE_WITH_EXAMPLES, Scored, ScoredAll, ScoringJob
+from tasks.training.worker import is_out_of_memory
+
+Turn = dict[str, str]
+Use = Callable[[], AbstractContextManager[None]]
+
+
+def main(file: Path) -> int:
+    """Run the job; its end is an event. Returns the exit status."""
+    die_with_parent()
+    job = ScoringJob.read(file)
+    events = EventWriter(job.folder)
+    try:
+        score(job, events).save(job.folder)
+        events.write("done")
+    except TandemError as error:
+        events.write("failed", reason=str(error))
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        events.write("failed", reason="there is not enough memory to score: lower scoring.max_new_tokens or max_length")
+        return 1
+    return 0
+
+
+def score(job: ScoringJob, events: EventWriter) -> ScoredAll:
+    """Answers, likelihoods and general ability of every contender."""
+    import pyarrow.parquet as pq
+
+    from tasks.training.base import fetch_base, load_base, load_tokenizer
+    from tasks.training.speed import choose_speed, dtype_of
+
+    folder = fetch_base(job.base)
+    speed = choose_speed(job.machine, folder)
+    tokenizer = load_tokenizer(folder)
+    model = load_base(folder, dtype_of(speed.precision), four_bit=job.base.four_bit)
+    rows = pq.read_table(job.held_out).to_pylist()
+    conversations = [row["messages"] if "messages" in row else row["prompt"] + row["chosen"] for row in rows]
+    asked = conversations[: job.scoring.max_rows] if job.scoring.scores else []
+    model, users = _with_adapters(model, job.adapters)
+    model.eval()
+    events.write("begin", step=0, steps=len(users) + bool(asked and job.scoring.examples))
+    contenders = {}
+    for name, use in users.items():
+        with use():
+            contenders[name] = _score_one(model, tokenizer, job, rows, conversations, asked)
+        events.write("step", step=len(contenders))
+    if asked and job.scoring.examples:
+        with users[BASE]():
+            shown = _examples(job)
+            contenders[BASE_WITH_EXAMPLES] = Scored(
+                answers=_answer(model, tokenizer, job, [_with_examples(turns, shown) for turns in asked])
+            )
+        events.write("step", step=len(contenders))
+    return ScoredAll(
+        ids=[row["id"] for row in rows],
+        labels=[row["label"] for row in rows],
+        references=[turns[-1]["content"] for turns in conversations],
+        contenders=contenders,
+    )
+
+
+def _score_one(
+    model: Any, tokenizer: Any, job: ScoringJob, rows: list[dict[str, Any]], conversations: Any, asked: Any
+) -> Scored:
+    from tasks.training.likelihood import Continuation, continuation, likelihoods
+
+    def nats(turns: Sequence[Sequence[Turn]]) -> list[float]:
+        found = likelihoods(model, [continuation(tokenizer, each, job.max_length) for each in turns])
+        return [total / max(count, 1) for total, count in found]
+
+    texts = [item["text"] for item in _read_lines(Path(job.scoring.general_text), ("text",))]
+    general = likelihoods(model, [Continuation(tokenizer(text)["input_ids"][: job.max_length], 1) for text in texts])
+    chosen = nats(conversations)
+    rejected = nats([row["prompt"] + row["rejected"] for row in rows]) if rows and "rejected" in rows[0] else []
+    return Scored(
+        answers=_answer(model, tokenizer, job, asked),
+        nats=[-value for value in chosen],
+        margins=[yes - no for yes, no in zip(chosen, rejected, strict=True)] if rejected else [],
+        general_nats=[-total / max(count, 1) for total, count in general],
+        general_right=_choose(model, tokenizer, job),
+    )
+
+
+def _answer(model: Any, tokenizer: Any, job: ScoringJob, conversations: Sequence[Sequence[Turn]]) -> list[str]:
+    from tasks.training.likelihood import answers
+
+    return answers(model, tokenizer, [turns[:-1] for turns in conversations], job.scoring.max_new_tokens)
+
+
+def _choose(model: Any, tokenizer: Any, job: ScoringJob) -> list[bool]:
+    """Whether the choice with the highest likelihood a token is the answer."""
+    from tasks.training.likelihood import Continuation, likelihoods
+
+    right = []
+    for item in _read_lines(Path(job.scoring.general_choices), ("question", "choices", "answer")):
+        question = tokenizer(item["question"])["input_ids"]
+        choices = [tokenizer(item["question"] + choice)["input_ids"] for choice in item["choices"]]
+        found = likelihoods(model, [Continuation(tokens, len(question)) for tokens in choices])
+        best = max(range(len(choices)), key=lambda place: found[place][0] / max(found[place][1], 1))
+        right.append(item["choices"][best] == item["answer"])
+    return right
+
+
+def _with_adapters(model: Any, adapters: dict[str, Path]) -> tuple[Any, dict[str, Use]]:
+    """The model with all adapters loaded, and for each contender the block in which it is that contender."""
+    from peft import PeftModel
+
+    for name, folder in adapters.items():
+        try:
+            if isinstance(model, PeftModel):
+                model.load_adapter(folder, adapter_name=name)
+            else:
+                model = PeftModel.from_pretrained(model, folder, adapter_name=name)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"the adapter of the {name} in {folder} does not fit the base model: {error}") from error
+
+    @contextmanager
+    def adapted(name: str) -> Iterator[None]:
+        model.set_adapter(name)
+        yield
+
+    users: dict[str, Use] = {BASE: model.disable_adapter}
+    return model, users | {name: lambda name=name: adapted(name) for name in adapters}
+
+
+def _examples(job: ScoringJob) -> list[Sequence[Turn]]:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(job.train, columns=["messages"]).to_pylist()
+    return [row["messages"] for row in random.Random(job.seed).sample(rows, min(job.scoring.examples, len(rows)))]
+
+
+def _with_examples(turns: Sequence[Turn], examples: Sequence[Sequence[Turn]]) -> list[Turn]:
+    """The conversation with the examples as earlier turns, behind its own system turn."""
+    system = [turn for turn in turns[:1] if turn["role"] == "system"]
+    shown = [turn for example in examples for turn in example if turn["role"] != "system"]
+    return [*system, *shown, *turns[len(system) :]]
+
+
+def _read_lines(file: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Raises ConfigError, naming the line, where one is not what it should be."""
+    if not file.exists():
+        raise ConfigError(f"{file} does not exist: name another file under scoring")
+    items = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            item = json.loads(line)
+        except ValueError:
+            item = None
+        if not isinstance(item, dict) or not set(keys) <= set(item):
+            raise ConfigError(f"{file}:{number}: a line must be a JSON object with {', '.join(keys)}")
+        items.append(item)
+    return items
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
