@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tasks.config.index import GateConfig
 from tasks.evaluation.gate import decide
-from tasks.evaluation.retrieval import METRICS, Estimate, RetrievalScores, compare, estimate
+from tasks.evaluation.retrieval import METRICS, RetrievalScores, compare
+from tasks.evaluation.statistics import Estimate, estimate
 from tasks.records import Verdict
 
 Promote = Literal["auto", "ask", "never"]
@@ -156,7 +157,7 @@ def test_nan_anywhere_never_promotes(data: st.DataObject) -> None:
     scores: Any = GOOD
     comparison: Any = compare(GOOD, GOOD)
     place = data.draw(
-        st.sampled_from(["value", "mean", "low", "high", "gone", "difference", "p_value", "without_worst", "champion"])
+        st.sampled_from(["value", "mean", "low", "high", "gone", "difference", "p_value", "without_worst", "other"])
     )
     bad = data.draw(st.sampled_from([math.nan, math.inf, -math.inf]))
     metric = data.draw(st.sampled_from(METRICS))

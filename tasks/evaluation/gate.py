@@ -15,11 +15,15 @@ Small true losses below ``max_loss`` pass each night and could add up: floors ar
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tasks.config.index import GateConfig
-from tasks.evaluation.retrieval import METRICS, Comparison, Estimate, RetrievalScores
+from tasks.evaluation.retrieval import METRICS, RetrievalScores
+from tasks.evaluation.statistics import Comparison, Estimate
 from tasks.records import Verdict
+
+Decision = Literal["promote", "hold", "reject"]
+Promote = Literal["auto", "ask", "never"]
 
 NOT_AT_ONCE = {
     "auto": (),
@@ -28,10 +32,18 @@ NOT_AT_ONCE = {
 }
 
 
+class Words(NamedTuple):
+    """What a comparison is about, for its sentences."""
+
+    loss: str = "loss"
+    one: str = "query"
+    many: str = "queries"
+
+
 def decide(
     *,
     gate: GateConfig,
-    promote: Literal["auto", "ask", "never"],
+    promote: Promote,
     golden: str | None,
     scores: RetrievalScores | None,
     champion: int | None,
@@ -64,7 +76,7 @@ def decide(
         ``promote``. The reasons begin with what decided.
     """
     against = [*_counts(gate, documents, passages, quarantined), *index_problems]
-    asking = [*safety, *_asking(golden, held)]
+    asking = [*safety, *say_held(held), *_asking(golden)]
     fine = []
     if golden and (scores is None or not _is_whole(scores)):
         against.append(
@@ -72,14 +84,79 @@ def decide(
         )
     elif scores is not None:
         against += _too_low(scores, gate)
-        fine.append(_state(gate.metric, scores))
-        decision, sentence = _judge_loss(champion, comparison, gate)
+        fine.append(say_value(gate.metric, scores.means[gate.metric], scores.confidence))
+        decision, sentence = _judge_champion(champion, comparison, gate)
         {"reject": against, "hold": asking, "promote": fine}[decision].append(sentence)
+    return conclude(against, asking, fine, promote)
+
+
+def conclude(against: Sequence[str], asking: Sequence[str], fine: Sequence[str], promote: Promote) -> Verdict:
+    """The verdict: what speaks against a version outweighs what asks for a person, and that what is fine."""
     if against:
         return Verdict("reject", (*against, *asking, *fine), promote)
     if asking:
         return Verdict("hold", (*asking, *fine), promote)
     return Verdict("promote", (*NOT_AT_ONCE[promote], *fine), promote)
+
+
+def judge_loss(comparison: Comparison, other: str, max_loss: float, words: Words = Words()) -> tuple[Decision, str]:
+    """Whether the candidate is so much worse than another that it counts, and the sentence that says so.
+
+    Args:
+        comparison: with the other; one that is not a number rejects.
+        other: what it is called, such as ``champion (version 3)``.
+        max_loss: difference for the worse that is tolerated, in the metric's unit.
+        words: what the comparison is about.
+    """
+    if not is_finite(comparison):
+        return "reject", f"The comparison of {comparison.metric} with the {other} gave no number."
+    numbers = say_comparison(comparison, other, words)
+    matters = comparison.worse_by > max_loss
+    proven = comparison.worse_by > 0 and comparison.proven
+    if matters and proven:
+        return "reject", f"A {words.loss} of more than {max_loss:.3f} that is no noise: {numbers}."
+    if matters and comparison.worse_without_worst > max_loss:
+        return "hold", f"A {words.loss} of more than {max_loss:.3f} that may be noise: {numbers}."
+    if matters:
+        row, before, after = comparison.worst[0]
+        return "promote", f"The {words.loss} hangs on one {words.one} ({row}: {before:.3f} to {after:.3f}): {numbers}."
+    if proven:
+        return "promote", f"A {words.loss}, but within the tolerated {max_loss:.3f}: {numbers}."
+    return "promote", f"No {words.loss} beyond noise: {numbers}."
+
+
+def is_finite(comparison: Comparison) -> bool:
+    """No number of the comparison is NaN or infinite."""
+    found = (comparison.candidate, comparison.other, comparison.p_value, comparison.without_worst)
+    return all(map(math.isfinite, (*numbers_of(comparison.difference), *found)))
+
+
+def numbers_of(estimate: Estimate | None) -> tuple[float, float, float]:
+    """Value and interval; NaN where there is no estimate."""
+    return (estimate.mean, estimate.low, estimate.high) if estimate else (math.nan, math.nan, math.nan)
+
+
+def say_comparison(comparison: Comparison, other: str, words: Words) -> str:
+    """Both values, their difference, and how sure it is."""
+    difference = comparison.difference
+    p_value = f"{comparison.p_value:.3f}" if comparison.p_value >= 0.001 else "below 0.001"
+    return (
+        f"{comparison.metric} {comparison.candidate:.3f}, {other} {comparison.other:.3f}; "
+        f"difference {difference.mean:+.3f}, {comparison.confidence:.0%} interval {difference.low:+.3f} to "
+        f"{difference.high:+.3f}, p {p_value}, {difference.count} {words.many}"
+    )
+
+
+def say_value(metric: str, value: Estimate, confidence: float, many: str = "queries") -> str:
+    return (
+        f"{metric} {value.mean:.3f} ({confidence:.0%} interval {value.low:.3f} to {value.high:.3f}, "
+        f"{value.count} {many})."
+    )
+
+
+def say_held(held: str | None) -> Iterator[str]:
+    if held:
+        yield f"The model is held: {held}"
 
 
 def _counts(gate: GateConfig, documents: int, passages: int, quarantined: int) -> Iterator[str]:
@@ -92,9 +169,7 @@ def _counts(gate: GateConfig, documents: int, passages: int, quarantined: int) -
         )
 
 
-def _asking(golden: str | None, held: str | None) -> Iterator[str]:
-    if held:
-        yield f"The model is held: {held}"
+def _asking(golden: str | None) -> Iterator[str]:
     if not golden:
         yield (
             "There are no golden queries, so nothing says whether this version is any good: draft some with "
@@ -107,13 +182,9 @@ def _is_whole(scores: RetrievalScores) -> bool:
     numbers = [
         number
         for metric in METRICS
-        for number in (*scores.values.get(metric, (math.nan,)), *_numbers(scores.means.get(metric)))
+        for number in (*scores.values.get(metric, (math.nan,)), *numbers_of(scores.means.get(metric)))
     ]
     return all(math.isfinite(number) for number in numbers)
-
-
-def _numbers(estimate: Estimate | None) -> tuple[float, ...]:
-    return (estimate.mean, estimate.low, estimate.high) if estimate else (math.nan,)
 
 
 def _too_low(scores: RetrievalScores, gate: GateConfig) -> Iterator[str]:
@@ -127,43 +198,13 @@ def _too_low(scores: RetrievalScores, gate: GateConfig) -> Iterator[str]:
             yield f"{metric} {scores.means[metric].mean:.3f} is below its floor of {floor:.3f}."
 
 
-def _judge_loss(
-    champion: int | None, comparison: Comparison | None, gate: GateConfig
-) -> tuple[Literal["promote", "hold", "reject"], str]:
+def _judge_champion(champion: int | None, comparison: Comparison | None, gate: GateConfig) -> tuple[Decision, str]:
     if champion is None:
         return "promote", "There is no champion to compare with."
     if comparison is None:
         return "hold", f"The champion, version {champion}, could not be scored beside it."
-    difference = comparison.difference
-    found = (comparison.candidate, comparison.champion, comparison.p_value, comparison.without_worst)
-    if not all(map(math.isfinite, (*_numbers(difference), *found))):
-        return "reject", f"The comparison with the champion, version {champion}, gave no number."
-    p_value = f"{comparison.p_value:.3f}" if comparison.p_value >= 0.001 else "below 0.001"
-    numbers = (
-        f"{comparison.metric} {comparison.candidate:.3f}, "
-        f"champion (version {champion}) {comparison.champion:.3f}; "
-        f"difference {difference.mean:+.3f}, {comparison.confidence:.0%} interval {difference.low:+.3f} to "
-        f"{difference.high:+.3f}, p {p_value}, {difference.queries} queries"
-    )
-    matters = -difference.mean > gate.max_loss
-    proven = difference.mean < 0 and comparison.p_value <= 1 - gate.confidence
-    if difference.queries < gate.min_queries:
+    other = f"champion (version {champion})"
+    if comparison.difference.count < gate.min_queries:
+        numbers = say_comparison(comparison, other, Words())
         return "reject", f"Too few queries for both versions (min_queries {gate.min_queries}): {numbers}."
-    if matters and proven:
-        return "reject", f"A loss of more than {gate.max_loss:.3f} that is no noise: {numbers}."
-    if matters and -comparison.without_worst > gate.max_loss:
-        return "hold", f"A loss of more than {gate.max_loss:.3f} that may be noise: {numbers}."
-    if matters:
-        query, before, after = comparison.worst[0]
-        return "promote", f"The loss hangs on one query ({query}: {before:.3f} to {after:.3f}): {numbers}."
-    if proven:
-        return "promote", f"A loss, but within the tolerated {gate.max_loss:.3f}: {numbers}."
-    return "promote", f"No loss beyond noise: {numbers}."
-
-
-def _state(metric: str, scores: RetrievalScores) -> str:
-    mean = scores.means[metric]
-    return (
-        f"{metric} {mean.mean:.3f} ({scores.confidence:.0%} interval {mean.low:.3f} to {mean.high:.3f}, "
-        f"{mean.queries} queries)."
-    )
+    return judge_loss(comparison, other, gate.max_loss)

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.evaluation.retrieval import METRICS, Estimate, RetrievalScores, estimate
+from tasks.evaluation.retrieval import METRICS, RetrievalScores
+from tasks.evaluation.statistics import Estimate, estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ def scores_table(scores: RetrievalScores, champion: RetrievalScores | None = Non
         for metric in METRICS:
             row = {
                 "group": group,
-                "queries": str(means[metric].queries),
+                "queries": str(means[metric].count),
                 "metric": metric,
                 "candidate": f"{means[metric].mean:.3f}",
                 "interval": _interval(means[metric]),

@@ -9,24 +9,13 @@ import numpy as np
 from ir_measures import RR, R, nDCG
 
 from tasks.evaluation.golden import GoldenQuery, document_of
+from tasks.evaluation.statistics import Comparison, Estimate, compare_rows, estimate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MEASURES = {"recall@1": R @ 1, "recall@5": R @ 5, "recall@10": R @ 10, "mrr": RR, "ndcg@10": nDCG @ 10}
 METRICS = tuple(MEASURES)
-RESAMPLES = 2000
-SEED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over queries with its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-    queries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +32,6 @@ class RetrievalScores:
     """The same for each ``slice …`` and ``tenant …`` that the golden queries name."""
     confidence: float = 0.95
     """Of the intervals."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Candidate minus champion on the queries that both answered; a negative difference is a loss."""
-
-    metric: str
-    candidate: float
-    champion: float
-    difference: Estimate
-    confidence: float
-    """Of the interval of the difference."""
-    p_value: float
-    """How often a difference this great, either way, would arise if neither version were better."""
-    without_worst: float
-    """The mean difference without the query that lost most: tells a general loss from one query's."""
-    worst: tuple[tuple[str, float, float], ...]
-    """Up to ten queries that lost most: id, champion's value, candidate's value."""
 
 
 def score(
@@ -108,11 +79,7 @@ def score(
 def compare(
     candidate: RetrievalScores, champion: RetrievalScores, metric: str = "ndcg@10", confidence: float = 0.95
 ) -> Comparison:
-    """Pairs two versions query by query.
-
-    The interval is a bootstrap over queries. `p_value` is from the paired randomisation test, which flips the
-    sign of each query's difference at random (Smucker, Allan, Carterette: A comparison of statistical
-    significance tests for information retrieval evaluation, CIKM 2007).
+    """Pairs two versions query by query, on those that both answered.
 
     Raises:
         ValueError: the two share no query.
@@ -122,60 +89,8 @@ def compare(
     shared = [id for id in ours if id in theirs]
     if not shared:
         raise ValueError("candidate and champion were scored on different queries: score both on the same golden file")
-    gains = np.array([ours[id] - theirs[id] for id in shared])
-    losers = [shared[position] for position in np.argsort(gains, kind="stable")[:10] if gains[position] < 0]
-    return Comparison(
-        metric=metric,
-        candidate=float(np.mean([ours[id] for id in shared])),
-        champion=float(np.mean([theirs[id] for id in shared])),
-        difference=estimate(gains, confidence),
-        confidence=confidence,
-        p_value=_p_value(gains),
-        without_worst=float(np.mean(np.sort(gains)[1:])) if len(gains) > 1 else 0.0,
-        worst=tuple((id, theirs[id], ours[id]) for id in losers),
-    )
-
-
-def estimate(values: "NDArray[np.float64]", confidence: float = 0.95) -> Estimate:
-    """Mean and percentile bootstrap interval over queries.
-
-    A single value, or values that are all equal, give an interval of no width (BCa would give NaN): read it
-    with `queries`.
-    """
-    from scipy.stats import bootstrap
-
-    mean, count = float(np.mean(values)), len(values)
-    if np.all(values == values[0]):
-        return Estimate(mean, mean, mean, count)
-    interval = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=confidence,
-        method="percentile",
-        batch=500,
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high), count)
+    return compare_rows(metric, shared, [ours[id] for id in shared], [theirs[id] for id in shared], confidence)
 
 
 def _estimates(table: "NDArray[np.float64]", confidence: float) -> dict[str, Estimate]:
     return {name: estimate(row, confidence) for name, row in zip(METRICS, table, strict=True)}
-
-
-def _p_value(gains: "NDArray[np.float64]") -> float:
-    from scipy.stats import permutation_test
-
-    # Queries without a difference do not matter, and without them few changes are enumerated exactly.
-    # The test wants two observations; zeros are harmless.
-    changed = np.append(gains[gains != 0], [0.0, 0.0])
-    result = permutation_test(
-        (changed,),
-        lambda flipped, axis: np.sum(flipped, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=2 * RESAMPLES,
-        batch=1000,
-        rng=np.random.default_rng(SEED),
-    )
-    return float(result.pvalue)
