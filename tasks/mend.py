@@ -10,7 +10,7 @@ from tasks.index.store import IndexStore
 from tasks.lock import model_lock
 from tasks.promote import follow, moving
 from tasks.records import IndexManifest, number_of
-from tasks.register import LANCE_TAG, VERDICT_TAG, read_verdict
+from tasks.register import VERDICT_TAG, VERSION_TAG, read_verdict
 from tasks.registry.connection import MlflowClient
 from tasks.registry.ledger import Pointers, was_ever_pointed_at
 from tasks.registry.pointers import pointers, protected, settle
@@ -49,7 +49,7 @@ def _follow_last_verdict(client: MlflowClient, name: str, newest: Mapping[str, s
     """A night that was killed after it registered a version, and before it moved a pointer, left its verdict behind."""
     if newest.get(VERDICT_TAG) not in ("promote", "hold"):
         return
-    number = number_of(newest[LANCE_TAG])
+    number = number_of(newest[VERSION_TAG])
     if number in (now.champion, now.candidate) or was_ever_pointed_at(client, name, number):
         return
     version = get(client, name, number)

@@ -76,6 +76,15 @@ class DocumentState:
     reason: str | None = None
 
 
+def _known_fields(manifest: type[Any], values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if values["format"] > MANIFEST_FORMAT:
+        raise StoreError(
+            f"{name} {values['tag']} was written by a newer Tandem (format {values['format']}, this one reads up to "
+            f"{MANIFEST_FORMAT}): upgrade Tandem"
+        )
+    return {field.name: values[field.name] for field in fields(manifest)}
+
+
 def number_of(tag: str) -> int:
     """The number of the version that a Lance tag stands for: 7 in ``v7``."""
     return int(tag.removeprefix("v"))
@@ -111,12 +120,39 @@ class IndexManifest:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "IndexManifest":
         """Raises `StoreError` where a newer Tandem wrote it; what this one does not know is left out."""
-        if values["format"] > MANIFEST_FORMAT:
-            raise StoreError(
-                f"{values['index']} {values['tag']} was written by a newer Tandem (format {values['format']}, this "
-                f"one reads up to {MANIFEST_FORMAT}): upgrade Tandem"
-            )
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**_known_fields(cls, values, values["index"]))
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterManifest:
+    """All that is needed to load one adapter version again, onto exactly the base model it was trained for."""
+
+    adapter: str
+    tag: str
+    """The registry's version number with a ``v``."""
+    method: Literal["sft", "dpo"]
+    base: dict[str, Any]
+    """The ``BaseModelConfig`` as JSON."""
+    base_hash: str
+    """Hash over the base model's weights."""
+    adapter_hash: str
+    """Hash over the adapter's weights."""
+    dataset: str
+    """Name of the data set: a file under conf/datasets/."""
+    dataset_hash: str
+    """Hash over the rows, those held out included."""
+    parent: str
+    """The adapter it went on from, as ``name@number``; empty where it began on the base model."""
+    seed: int
+    libraries: dict[str, str]
+    """Versions that it was trained with, by package."""
+    format: int = MANIFEST_FORMAT
+    """Raised when an older Tandem could no longer load the version."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "AdapterManifest":
+        """Raises `StoreError` where a newer Tandem wrote it; what this one does not know is left out."""
+        return cls(**_known_fields(cls, values, values["adapter"]))
 
 
 @dataclass(frozen=True, slots=True)

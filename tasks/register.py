@@ -27,7 +27,7 @@ from tasks.registry.versions import register as register_version
 from tasks.serving import ENTRY_POINT
 
 VERDICT_TAG = "tandem.verdict"
-LANCE_TAG = "tandem.lance_tag"
+VERSION_TAG = "tandem.version"
 VERDICT_FILE = "verdict.json"
 REPORT_FILE = "report.md"
 PREDICT_PARAMS = {"k": int, "mode": str, "tenant": str}
@@ -95,7 +95,7 @@ def register(
         tags={
             STATE_TAG: state_of(manifest.table, manifest.lance_version, manifest.fingerprint),
             GOLDEN_TAG: night.golden,
-            LANCE_TAG: manifest.tag,
+            VERSION_TAG: manifest.tag,
             **marks,
         },
         description=report[:5000],  # what MLflow keeps

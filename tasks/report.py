@@ -15,7 +15,7 @@ from tasks.maintain import Maintained
 from tasks.mend import Mended
 from tasks.progress import artifact_key
 from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict, number_of
-from tasks.register import LANCE_TAG, VERDICT_TAG
+from tasks.register import VERDICT_TAG, VERSION_TAG
 
 VERDICTS = {
     "promote": "passed the gate",
@@ -63,7 +63,7 @@ def summarise(
 def summarise_quiet(name: str, work: Work, mended: Mended, seconds: dict[str, float]) -> Night:
     """A night without anything to do; what held the last version still holds it."""
     held, live = work.changes.held, mended.live
-    number = number_of(mended.newest[LANCE_TAG])
+    number = number_of(mended.newest[VERSION_TAG])
     state = f"Live is version {live}" if live else "Nothing is live"
     behind = [f"{state}; the verdict on the newest version, {number}, was {mended.newest[VERDICT_TAG]}."]
     return Night(

@@ -16,14 +16,15 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 class EntryPointModel(PythonModel):
     """Strings in, what the entry point's callable makes of them out.
 
-    ``entry_point`` (``package.module:function``) takes the manifest and returns
-    ``answer(texts: list[str], **params) -> list``, one JSON-like item a text.
+    ``entry_point`` (``package.module:function``) takes the manifest and, by name, the paths of the version's other
+    files, and returns ``answer(texts: list[str], **params) -> list``, one JSON-like item a text.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        manifest = json.loads(Path(context.artifacts["manifest"]).read_text(encoding="utf-8"))
+        files = dict(context.artifacts)
+        manifest = json.loads(Path(files.pop("manifest")).read_text(encoding="utf-8"))
         module, _, function = context.model_config["entry_point"].partition(":")
-        self.answer = getattr(importlib.import_module(module), function)(manifest)
+        self.answer = getattr(importlib.import_module(module), function)(manifest, **files)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 import mlflow.pyfunc
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -54,15 +55,17 @@ def register(
     params: Mapping[str, type] | None = None,
     tags: Mapping[str, Any] | None = None,
     description: str | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> Version:
     """Register ``manifest`` as version ``number`` (see `next_number`) of ``name``, loadable as a pyfunc.
 
-    ``params`` names what ``predict`` takes beside the texts, and its types; what is not given is not handed
-    on. The version appears in the last step, whole: a process that is killed leaves at most artifacts of its
-    run. Raises RegistryError where somebody else registered a version in between; nothing is left of it then.
+    ``files`` are folders or files that the version needs beside its manifest, by the name under which the entry
+    point takes them. ``params`` names what ``predict`` takes beside the texts, and its types; what is not given is
+    not handed on. The version appears in the last step, whole: a process that is killed leaves at most artifacts of
+    its run. Raises RegistryError where somebody else registered a version in between; nothing is left of it then.
     """
     _make_sure_model_exists(client, name)
-    _log_model(client, run_id, manifest, entry_point, requirements, params or {})
+    _log_model(client, run_id, manifest, entry_point, requirements, params or {}, files or {})
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
     every_tag = {key: str(value) for key, value in (tags or {}).items()}
     version = client.create_model_version(name, source, run_id, tags=every_tag, description=description)
@@ -115,6 +118,15 @@ def load_manifest(client: MlflowClient, name: str, which: int | str) -> dict[str
         raise RegistryError(
             f"the manifest of {name} version {version.number} cannot be read from {source}: {error}"
         ) from error
+
+
+@explained
+def fetch_file(client: MlflowClient, name: str, number: int, file: str, folder: Path) -> Path:
+    """Download one of a version's `files` into a folder."""
+    source = client.get_model_version_download_uri(name, str(number))
+    return Path(
+        download_artifacts(f"{source}/artifacts/{file}", dst_path=str(folder), tracking_uri=client.tracking_uri)
+    )
 
 
 @explained
@@ -191,6 +203,7 @@ def _log_model(
     entry_point: str,
     requirements: Sequence[str],
     params: Mapping[str, type],
+    files: Mapping[str, Path],
 ) -> None:
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.string)]),
@@ -204,7 +217,7 @@ def _log_model(
         mlflow.pyfunc.save_model(
             f"{folder}/model",
             python_model=str(Path(__file__).with_name("pyfunc.py")),
-            artifacts={"manifest": str(manifest_file)},
+            artifacts={"manifest": str(manifest_file)} | {name: str(path) for name, path in files.items()},
             model_config={"entry_point": entry_point},
             pip_requirements=list(requirements),
             signature=signature,
