@@ -8,7 +8,7 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from tasks.config.servers import reach
+from tasks.config.services import log_of, read_services, use_services
 from tasks.config.settings import Home, find_home, prepare_environment
 from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, TandemError
 
 if TYPE_CHECKING:
+    from tasks.config.services import Service
     from tasks.records import Move, Night
 
 app = typer.Typer(
@@ -39,6 +41,7 @@ Name = Annotated[str, typer.Argument(help="Name of the index.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
 ROOT = Path(__file__).resolve().parents[1]
+DEPLOYMENTS = ROOT / "conf" / "deployments.yaml"
 VENV = ".venv/bin"
 SPACE_AND_PERMISSION = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -46,6 +49,7 @@ SPACE_AND_PERMISSION = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, e
 def main() -> None:
     """Run the command; expected failures become a message and an exit status, never a traceback."""
     prepare_environment(find_home())
+    use_services(find_home())
     # before Prefect is imported, which would print every error's traceback beside our own sentence
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     try:
@@ -115,16 +119,54 @@ def search(
 
 
 @app.command()
+def up(
+    config: Annotated[Path, typer.Argument(help="The deployments.")] = DEPLOYMENTS,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, envvar="TANDEM_MLFLOW_PORT", help="5000, or as it was before.")
+    ] = None,
+    prefect_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, envvar="TANDEM_PREFECT_PORT", help="4200, or as it was before.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start MLflow, Prefect, a worker for each work pool and the deployments here; what runs already stays."""
+    from tasks.config.deployments import DeploymentsConfig
+    from tasks.config.loading import load_config
+    from tasks.services import up as start
+
+    loaded = load_config(config, DeploymentsConfig)
+    services = start(find_home(), loaded, ROOT, {"mlflow": mlflow_port, "prefect": prefect_port})
+    rows = _service_rows(services)
+    _show(as_json, {"services": rows}, lambda: _print_services(rows))
+
+
+@app.command()
+def down(as_json: Json = False) -> None:
+    """End what `tandem up` started here, and nothing else; interrupted runs with retries go on at the next `up`."""
+    from tasks.services import down as end
+
+    names = end(find_home())
+    _show(as_json, {"ended": names}, lambda: print(f"ended {', '.join(names)}" if names else "Nothing was running."))
+
+
+@app.command()
 def status(as_json: Json = False) -> None:
-    """What is live, what waits, what is held."""
+    """What is live, what waits, what is held; and whether the services of `tandem up` run."""
     from tasks.registry.connection import connect
     from tasks.registry.pointers import pointers
     from tasks.registry.versions import list_names
 
+    services = _service_rows(read_services(find_home()))
+    if not as_json:
+        _print_services(services)
     client = connect(find_home())
     rows = [{"name": name, **asdict(pointers(client, name))} for name in list_names(client)]
     columns = ["name", "champion", "candidate", "previous", "hold"]
-    _show(as_json, {"models": rows}, lambda: _table(columns, [[row[c] for c in columns] for row in rows]))
+    _show(
+        as_json,
+        {"models": rows, "services": services},
+        lambda: _table(columns, [[row[c] for c in columns] for row in rows]),
+    )
 
 
 @app.command()
@@ -204,7 +246,7 @@ def collect(
 
 @app.command()
 def deploy(
-    config: Annotated[Path, typer.Argument(help="The deployments.")] = ROOT / "conf" / "deployments.yaml",
+    config: Annotated[Path, typer.Argument(help="The deployments.")] = DEPLOYMENTS,
     as_json: Json = False,
 ) -> None:
     """Register the deployments and schedules on the Prefect server (PREFECT_API_URL)."""
@@ -319,6 +361,31 @@ def _show(as_json: bool, value: dict[str, Any], show: Callable[[], None]) -> Non
 
 def _show_move(as_json: bool, move: "Move", text: str) -> None:
     _show(as_json, asdict(move), lambda: print(f"{move.name}: version {move.after} {text} (before: {move.before})"))
+
+
+def _service_rows(services: "Mapping[str, Service]") -> list[dict[str, Any]]:
+    if not services:
+        return []
+    from tasks.services import condition
+
+    return [
+        {
+            "name": service.name,
+            "condition": condition(service),
+            "address": service.address,
+            "pid": service.pid,
+            "since": _local(service.started),
+            "log": str(log_of(find_home(), service.name)),
+        }
+        for service in services.values()
+    ]
+
+
+def _print_services(rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        columns = ["name", "condition", "address", "pid", "since", "log"]
+        _table(columns, [[row[column] for column in columns] for row in rows])
+        print()
 
 
 def _print_night(night: "Night") -> None:

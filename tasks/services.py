@@ -1,0 +1,264 @@
+"""Starts and ends what Tandem needs on this machine: MLflow, Prefect, and a worker for each work pool.
+
+Every process that descends from a service carries the home's mark in its environment: by it `down` finds also the runs
+that a killed worker left behind, and never a process that somebody else started.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+from filelock import FileLock
+
+from tasks.config.deployments import DeploymentsConfig
+from tasks.config.servers import reach
+from tasks.config.services import ADDRESSES, Service, log_of, read_services, runs, services_file, write_services
+from tasks.config.settings import Home
+from tasks.errors import ConfigError, ServerError
+
+MARK = "TANDEM_SERVICES_OF"
+HOST = "127.0.0.1"
+PORTS = {"mlflow": 5000, "prefect": 4200}
+HEALTH = {"mlflow": "/health", "prefect": "/api/health"}
+START_SECONDS = 180
+"""Longest wait for a service on a machine that is busy with other things."""
+WORKER_SECONDS, SERVER_SECONDS = 15, 5
+"""How long workers (which end their runs first) and servers may take to end by themselves."""
+
+
+def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int | None]) -> dict[str, Service]:
+    """Start what does not run yet, register the deployments, and return once everything answers; all services by name.
+
+    `ports` may name another port for a server; by default it is the one it had before. A server that
+    MLFLOW_TRACKING_URI or PREFECT_API_URL names is used and not started. Afterwards both variables name the servers.
+
+    Raises:
+        ServerError: a port is taken, or a service ended while starting; then nothing that this call started is left.
+        ConfigError: a running server was asked for on another port.
+    """
+    with _alone(home):
+        services = {name: service for name, service in read_services(home).items() if runs(service)}
+        before = dict(services)
+        try:
+            _start_servers(home, services, ports)
+            _start_workers(home, services, config, root)
+            for service in services.values():
+                _wait_for_answer(home, service) if service.port else _wait_for_worker(home, service)
+        except BaseException:
+            _end([service for name, service in services.items() if name not in before])
+            write_services(home, before)
+            raise
+        return services
+
+
+def down(home: Home) -> list[str]:
+    """End every service of the home with all that it started, workers first; the names of those that ran."""
+    with _alone(home):
+        services = read_services(home)
+        names = [name for name, service in services.items() if runs(service)]
+        _end(services.values())
+        for process in _descendants(home):
+            _signal(process, psutil.Process.kill)
+        services_file(home).unlink(missing_ok=True)
+        return names
+
+
+def condition(service: Service) -> str:
+    """``running``, ``gone``, or ``does not answer`` for a server that hangs."""
+    if not runs(service):
+        return "gone"
+    try:
+        reach(service.address)
+    except OSError:
+        return "does not answer"
+    return "running"
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """One `up` or `down` of a home at a time."""
+    home.locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.locks / "services.lock"):
+        yield
+
+
+def _choose_ports(home: Home, services: dict[str, Service], ports: dict[str, int | None]) -> dict[str, int]:
+    """The servers to start, with their ports, each free."""
+    chosen = {}
+    known = read_services(home)
+    for name, default in PORTS.items():
+        wanted = ports.get(name)
+        if name in services:
+            if wanted and wanted != services[name].port:
+                raise ConfigError(
+                    f"{name} runs on port {services[name].port}, not {wanted}: run `tandem down` first to move it"
+                )
+        elif not os.environ.get(ADDRESSES[name][0], "").startswith("http"):
+            chosen[name] = wanted or (known[name].port if name in known else default)
+            _check_free(name, chosen[name])
+    return chosen
+
+
+def _check_free(name: str, port: int) -> None:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        raise ServerError(
+            f"port {port}, meant for {name}, cannot be had ({error.strerror}): end what listens there, or choose "
+            f"another with --{name}-port or TANDEM_{name.upper()}_PORT"
+        ) from None
+
+
+def _prefect_server(port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+
+
+def _mlflow_server(home: Home, port: int) -> list[str]:
+    """Over the home's own database, and with artifacts where commands find them also when no server runs."""
+    from tasks.registry.connection import connect
+
+    connect(home)  # makes the database where it is missing
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    artifacts = (home.mlruns / "artifacts").as_uri()
+    return [*command, "--backend-store-uri", home.tracking_uri, "--default-artifact-root", artifacts]
+
+
+def _start_servers(home: Home, services: dict[str, Service], ports: dict[str, int | None]) -> None:
+    chosen = _choose_ports(home, services, ports)
+    if port := chosen.get("prefect"):
+        _start(home, services, "prefect", _prefect_server(port), port)
+    if port := chosen.get("mlflow"):
+        _start(home, services, "mlflow", _mlflow_server(home, port), port)
+    for name in services.keys() & ADDRESSES.keys():
+        variable, path = ADDRESSES[name]
+        os.environ[variable] = services[name].address + path
+    if "prefect" in services:
+        _wait_for_answer(home, services["prefect"])
+
+
+def _start_workers(home: Home, services: dict[str, Service], config: DeploymentsConfig, root: Path) -> None:
+    from tasks.deploy import create_pools, deploy_all  # only now is it known which Prefect server it is for
+
+    create_pools(config.work_pools)  # before the workers, which would make them without their limits
+    for pool in config.work_pools:
+        name = f"worker-{pool.name}"
+        if name not in services:
+            command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
+            _start(home, services, name, [*command, "--pool", pool.name, "--name", _worker_name(pool.name)])
+    deploy_all(config, root)
+
+
+def _worker_name(pool: str) -> str:
+    return f"{pool} on {socket.gethostname()}"
+
+
+def _start(home: Home, services: dict[str, Service], name: str, command: list[str], port: int = 0) -> None:
+    """In a session of its own, so that Ctrl-C in the terminal does not reach it later; recorded at once."""
+    log = log_of(home, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        MARK: str(home.root),
+        "TANDEM_HOME": str(home.root),
+        # started runs wait for the worker's next look, by default up to 10 s
+        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "1"),
+        # of no use here, and takes half the time to start
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    started = psutil.Process(process.pid).create_time()
+    services[name] = Service(name, process.pid, started, port)
+    write_services(home, services)
+
+
+def _wait_for_answer(home: Home, server: Service) -> None:
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(server.address + HEALTH[server.name], timeout=4) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    _wait(home, server, answers)
+
+
+def _wait_for_worker(home: Home, worker: Service) -> None:
+    from prefect import get_client
+
+    pool = worker.name.removeprefix("worker-")
+    with get_client(sync_client=True) as client:
+
+        def is_online() -> bool:
+            known = client.request(
+                "POST", "/work_pools/{work_pool_name}/workers/filter", path_params={"work_pool_name": pool}
+            )
+            beats = [found["last_heartbeat_time"] for found in known.json() if found["name"] == _worker_name(pool)]
+            # one of before may have had the same name
+            return any(datetime.fromisoformat(beat).timestamp() > worker.started for beat in beats)
+
+        _wait(home, worker, is_online)
+
+
+def _wait(home: Home, service: Service, ready: Callable[[], bool]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while not ready():
+        log = log_of(home, service.name)
+        if not runs(service):
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise ServerError(f"{service.name} ended while it was starting: {last} (all of it in {log})")
+        if time.monotonic() > end:
+            raise ServerError(f"{service.name} does not answer after {START_SECONDS} s: see {log}")
+        time.sleep(0.1)
+
+
+def _end(services: Iterable[Service]) -> None:
+    """Ask, wait, and kill what is left: workers first, so that runs can still report how they ended."""
+    here = [service for service in services if runs(service)]
+    _end_together([service for service in here if not service.port], WORKER_SECONDS)
+    _end_together([service for service in here if service.port], SERVER_SECONDS)
+
+
+def _end_together(services: Sequence[Service], seconds: float) -> None:
+    mains = [psutil.Process(service.pid) for service in services]
+    family = mains + [child for main in mains for child in main.children(recursive=True)]
+    for main in mains:
+        _signal(main, psutil.Process.terminate)
+    end = time.monotonic() + seconds
+    while any(_is_alive(process) for process in family) and time.monotonic() < end:
+        time.sleep(0.1)
+    for process in family:
+        _signal(process, psutil.Process.kill)
+
+
+def _descendants(home: Home) -> list[psutil.Process]:
+    """Every process that a service of this home started, also where its parent is gone."""
+    mine = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == str(home.root) and process.pid != os.getpid():
+                mine.append(process)
+    return mine
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """A zombie that nobody reaps, as in a container, has ended."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal(process: psutil.Process, signal: Callable[[psutil.Process], None]) -> None:
+    with suppress(psutil.NoSuchProcess):
+        signal(process)
