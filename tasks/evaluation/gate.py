@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from tasks.config.index import GateConfig
 from tasks.evaluation.retrieval import METRICS, RetrievalScores
-from tasks.evaluation.statistics import Comparison, Estimate
+from tasks.evaluation.statistics import Comparison, Estimate, say_interval
 from tasks.records import Verdict
 
 Decision = Literal["promote", "hold", "reject"]
@@ -142,16 +142,13 @@ def say_comparison(comparison: Comparison, other: str, words: Words) -> str:
     p_value = f"{comparison.p_value:.3f}" if comparison.p_value >= 0.001 else "below 0.001"
     return (
         f"{comparison.metric} {comparison.candidate:.3f}, {other} {comparison.other:.3f}; "
-        f"difference {difference.mean:+.3f}, {comparison.confidence:.0%} interval {difference.low:+.3f} to "
-        f"{difference.high:+.3f}, p {p_value}, {difference.count} {words.many}"
+        f"difference {difference.mean:+.3f}, {comparison.confidence:.0%} interval {say_interval(difference, '+')}, "
+        f"p {p_value}, {difference.count} {words.many}"
     )
 
 
 def say_value(metric: str, value: Estimate, confidence: float, many: str = "queries") -> str:
-    return (
-        f"{metric} {value.mean:.3f} ({confidence:.0%} interval {value.low:.3f} to {value.high:.3f}, "
-        f"{value.count} {many})."
-    )
+    return f"{metric} {value.mean:.3f} ({confidence:.0%} interval {say_interval(value)}, {value.count} {many})."
 
 
 def say_held(held: str | None) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.evaluation.retrieval import METRICS, RetrievalScores
-from tasks.evaluation.statistics import Estimate, estimate
+from tasks.evaluation.statistics import estimate, say_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,14 +27,14 @@ def scores_table(scores: RetrievalScores, champion: RetrievalScores | None = Non
                 "queries": str(means[metric].count),
                 "metric": metric,
                 "candidate": f"{means[metric].mean:.3f}",
-                "interval": _interval(means[metric]),
+                "interval": say_interval(means[metric]),
             }
             if group in theirs:
                 before = theirs[group][metric].mean
                 row |= {"champion": f"{before:.3f}", "difference": f"{means[metric].mean - before:+.3f}"}
             if champion and group == "all" and champion.queries == scores.queries:
                 gains = np.subtract(scores.values[metric], champion.values[metric])
-                row["difference interval"] = _interval(estimate(gains, scores.confidence), "+")
+                row["difference interval"] = say_interval(estimate(gains, scores.confidence), "+")
             rows.append(row)
     return rows
 
@@ -62,7 +62,3 @@ def plot_scores(scores: RetrievalScores, champion: RetrievalScores | None = None
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def _interval(value: Estimate, sign: str = "") -> str:
-    return f"{value.low:{sign}.3f} to {value.high:{sign}.3f}"

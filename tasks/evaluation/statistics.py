@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Numbers = NDArray[np.float64]
-    Statistic = Callable[[Numbers, Numbers], Numbers]
+Numbers = NDArray[np.float64]
+Statistic = Callable[[Numbers, Numbers], Numbers]
+"""Of values by row, and of what lies beside them (weights, or labels), over the last axis."""
 
 RESAMPLES = 2000
 SEED = 20
@@ -63,24 +62,24 @@ class Comparison:
         return self.difference.mean != 0 and self.p_value <= 1 - self.confidence
 
 
-def weighted_mean(values: "Numbers", weights: "Numbers") -> "Numbers":
+def weighted_mean(values: Numbers, weights: Numbers) -> Numbers:
     """Mean over the last axis."""
     return np.sum(values * weights, axis=-1) / np.sum(weights, axis=-1)
 
 
-def macro_f1(predicted: "Numbers", references: "Numbers") -> "Numbers":
-    """Mean over the references' labels of their F1 scores, over the last axis.
+def macro_f1(predicted: Numbers, references: Numbers) -> Numbers:
+    """Mean over the labels of their F1 scores, over the last axis.
 
-    Labels are numbered from 0; -1 stands for a prediction that is no reference's label. It costs recall, but is no
-    label of its own, or a model would lose more the more differently it errs. A label that occurs on neither side,
-    as in a resample, does not count.
+    Labels are numbered from 0; -1 stands for a prediction that is no label. It costs recall, but is no label of its
+    own, or a model would lose more the more differently it errs. A label that occurs on neither side, as in a
+    resample, does not count.
     """
     told, true = (np.atleast_2d(codes).astype(np.int64) for codes in (predicted, references))
     told, true = np.broadcast_arrays(told, true)
-    labels = int(true.max()) + 1
+    labels = int(max(true.max(), told.max())) + 1
     first = np.arange(len(true))[:, None] * labels
 
-    def count(codes: "NDArray[np.int64]", chosen: "NDArray[np.bool_]") -> "NDArray[np.int64]":
+    def count(codes: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
         return np.bincount((codes + first)[chosen], minlength=len(true) * labels).reshape(len(true), labels)
 
     hits = count(true, told == true)
@@ -91,10 +90,10 @@ def macro_f1(predicted: "Numbers", references: "Numbers") -> "Numbers":
 
 
 def estimate(
-    values: "Sequence[float] | Numbers",
+    values: Sequence[float] | Numbers,
     confidence: float = 0.95,
-    beside: "Sequence[float] | Numbers | None" = None,
-    statistic: "Statistic" = weighted_mean,
+    beside: Sequence[float] | Numbers | None = None,
+    statistic: Statistic = weighted_mean,
 ) -> Estimate:
     """The statistic and its percentile bootstrap interval over rows.
 
@@ -115,11 +114,11 @@ def estimate(
 def compare_rows(
     metric: str,
     rows: Sequence[str],
-    candidate: "Sequence[float] | Numbers",
-    other: "Sequence[float] | Numbers",
+    candidate: Sequence[float] | Numbers,
+    other: Sequence[float] | Numbers,
     confidence: float = 0.95,
-    beside: "Sequence[float] | Numbers | None" = None,
-    statistic: "Statistic" = weighted_mean,
+    beside: Sequence[float] | Numbers | None = None,
+    statistic: Statistic = weighted_mean,
     lower_is_better: bool = False,
 ) -> Comparison:
     """Pairs two systems row by row.
@@ -163,7 +162,12 @@ def compare_rows(
     )
 
 
-def _bootstrap(columns: "tuple[Numbers, ...]", statistic: Callable[..., Any], confidence: float) -> Estimate:
+def say_interval(value: Estimate, sign: str = "") -> str:
+    """The interval in words; `sign` is ``+`` for a difference."""
+    return f"{value.low:{sign}.3f} to {value.high:{sign}.3f}"
+
+
+def _bootstrap(columns: tuple[Numbers, ...], statistic: Callable[..., Any], confidence: float) -> Estimate:
     from scipy.stats import bootstrap
 
     count = len(columns[0])
@@ -186,7 +190,7 @@ def _bootstrap(columns: "tuple[Numbers, ...]", statistic: Callable[..., Any], co
     return Estimate(value, float(interval.low), float(interval.high), count)
 
 
-def _p_value(ours: "Numbers", theirs: "Numbers", fixed: "Numbers", statistic: "Statistic") -> float:
+def _p_value(ours: Numbers, theirs: Numbers, fixed: Numbers, statistic: Statistic) -> float:
     from scipy.stats import permutation_test
 
     if not np.isfinite([ours, theirs]).all():
@@ -194,12 +198,12 @@ def _p_value(ours: "Numbers", theirs: "Numbers", fixed: "Numbers", statistic: "S
     # Rows without a difference stay as they are, so that few changes are enumerated exactly.
     changed = np.flatnonzero(ours != theirs)
 
-    def fill(whole: "Numbers", part: "Numbers") -> "Numbers":
+    def fill(whole: Numbers, part: Numbers) -> Numbers:
         filled = np.broadcast_to(whole, (*part.shape[:-1], len(whole))).copy()
         filled[..., changed] = part[..., : len(changed)]
         return filled
 
-    def difference(a: "Numbers", b: "Numbers", axis: int) -> "Numbers":
+    def difference(a: Numbers, b: Numbers, axis: int) -> Numbers:
         # Rounded, so that exchanges that come to the same but for the last bit count as the same.
         return np.round(statistic(fill(ours, a), fixed) - statistic(fill(theirs, b), fixed), 12)
 
