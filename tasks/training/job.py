@@ -1,6 +1,7 @@
 """What a training process is told, and what it tells: a job as a file, and its events as lines of another."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ EVENTS_FILE = "events.jsonl"
 LOG_FILE = "log.txt"
 ADAPTER_FOLDER = "adapter"
 CHECKPOINTS_FOLDER = "checkpoints"
+FAILURES = ("failed", "out of memory")
+"""Events that any of several processes may tell."""
 Event = dict[str, Any]
 
 
@@ -66,12 +69,15 @@ class TrainingJob:
 
 
 class EventWriter:
-    """Appends events, each a line that is there whole or not at all."""
+    """Appends events, each a line that is there whole or not at all. Of several processes, the first one speaks."""
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / EVENTS_FILE).open("a", encoding="utf-8")
+        self._first = os.environ.get("RANK", "0") == "0"
 
     def write(self, event: str, **values: Any) -> None:
+        if not self._first and event not in FAILURES:
+            return
         self._file.write(json.dumps({"event": event, "at": time.time(), **values}) + "\n")
         self._file.flush()
 

@@ -1,6 +1,6 @@
-"""Accelerate's launcher of several processes, except that it dies with whoever started it."""
+"""Torch's launcher of several processes, except that it dies with whoever started it."""
 
-from accelerate.commands.launch import main
+from torch.distributed.run import main
 
 from tasks.training.process import die_with_parent
 

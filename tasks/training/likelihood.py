@@ -1,5 +1,6 @@
 """How likely a model finds given tokens, and what it answers; in batches of similar length."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,12 @@ def continuation(tokenizer: Any, turns: Sequence[Turn], max_length: int) -> Cont
     same = next((place for place, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
     cut = max(len(whole) - max_length, 0)
     return Continuation(whole[cut:], max(same - cut, 0))
+
+
+def a_token(likelihood: tuple[float, int]) -> float:
+    """The log-likelihood a token; NaN where no token counts, which passes no gate."""
+    total, count = likelihood
+    return total / count if count else math.nan
 
 
 @torch.inference_mode()

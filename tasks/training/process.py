@@ -13,7 +13,7 @@ from typing import Protocol
 
 from tasks.config.training import MachineConfig
 from tasks.errors import ProcessDiedError
-from tasks.training.job import LOG_FILE, Event, EventReader
+from tasks.training.job import FAILURES, LOG_FILE, Event, EventReader
 
 PARENT = "TANDEM_PARENT_PROCESS"
 SECONDS_BETWEEN_READS = 0.2
@@ -79,23 +79,14 @@ def run_job(module: str, job: Job) -> Iterator[Event]:
 
 def is_end(event: Event) -> bool:
     """Whether the process says nothing more after this event."""
-    return event["event"] in ("done", "failed", "out of memory")
+    return event["event"] in ("done", *FAILURES)
 
 
 def _command(module: str, file: Path, machine: MachineConfig) -> list[str]:
     if machine.processes == 1:
         return [sys.executable, "-m", module, str(file)]
-    import torch
-
-    launch = ["--num_processes", str(machine.processes), "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    if machine.fsdp:
-        launch += ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
-    elif torch.cuda.is_available():
-        launch += ["--multi_gpu"]
-    if not torch.cuda.is_available():
-        launch += ["--cpu"]
-    return [sys.executable, "-m", "tasks.training.launch", *launch, "--module", module, str(file)]
+    launch = ["--standalone", "--nproc-per-node", str(machine.processes), "--module"]
+    return [sys.executable, "-m", "tasks.training.launch", *launch, module, str(file)]
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

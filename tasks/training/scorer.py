@@ -77,21 +77,22 @@ def score(job: ScoringJob, events: EventWriter) -> ScoredAll:
 def _score_one(
     model: Any, tokenizer: Any, job: ScoringJob, rows: list[dict[str, Any]], conversations: Any, asked: Any
 ) -> Scored:
-    from tasks.training.likelihood import Continuation, continuation, likelihoods
+    from tasks.training.likelihood import Continuation, a_token, continuation, likelihoods
 
-    def nats(turns: Sequence[Sequence[Turn]]) -> list[float]:
-        found = likelihoods(model, [continuation(tokenizer, each, job.max_length) for each in turns])
-        return [total / max(count, 1) for total, count in found]
+    def found(turns: Sequence[Sequence[Turn]]) -> list[tuple[float, int]]:
+        return likelihoods(model, [continuation(tokenizer, each, job.max_length) for each in turns])
 
     texts = [item["text"] for item in _read_lines(Path(job.scoring.general_text), ("text",))]
     general = likelihoods(model, [Continuation(tokenizer(text)["input_ids"][: job.max_length], 1) for text in texts])
-    chosen = nats(conversations)
-    rejected = nats([row["prompt"] + row["rejected"] for row in rows]) if rows and "rejected" in rows[0] else []
+    chosen = found(conversations)
+    rejected = found([row["prompt"] + row["rejected"] for row in rows]) if "rejected" in rows[0] else []
     return Scored(
         answers=_answer(model, tokenizer, job, asked),
-        nats=[-value for value in chosen],
-        margins=[yes - no for yes, no in zip(chosen, rejected, strict=True)] if rejected else [],
-        general_nats=[-total / max(count, 1) for total, count in general],
+        nats=[-a_token(each) for each in chosen],
+        tokens=[count for _, count in chosen],
+        margins=[yes[0] - no[0] for yes, no in zip(chosen, rejected, strict=True)] if rejected else [],
+        general_nats=[-a_token(each) for each in general],
+        general_tokens=[count for _, count in general],
         general_right=_choose(model, tokenizer, job),
     )
 
@@ -104,14 +105,14 @@ def _answer(model: Any, tokenizer: Any, job: ScoringJob, conversations: Sequence
 
 def _choose(model: Any, tokenizer: Any, job: ScoringJob) -> list[bool]:
     """Whether the choice with the highest likelihood a token is the answer."""
-    from tasks.training.likelihood import Continuation, likelihoods
+    from tasks.training.likelihood import Continuation, a_token, likelihoods
 
     right = []
     for item in _read_lines(Path(job.scoring.general_choices), ("question", "choices", "answer")):
         question = tokenizer(item["question"])["input_ids"]
         choices = [tokenizer(item["question"] + choice)["input_ids"] for choice in item["choices"]]
         found = likelihoods(model, [Continuation(tokens, len(question)) for tokens in choices])
-        best = max(range(len(choices)), key=lambda place: found[place][0] / max(found[place][1], 1))
+        best = max(range(len(choices)), key=lambda place: a_token(found[place]))
         right.append(item["choices"][best] == item["answer"])
     return right
 

@@ -51,10 +51,14 @@ class Scored:
     """On the first `max_rows` held-out rows."""
     nats: list[float] = field(default_factory=list)
     """Cross-entropy of the reference answer, a token, on every held-out row."""
+    tokens: list[int] = field(default_factory=list)
+    """Of the reference answers."""
     margins: list[float] = field(default_factory=list)
-    """For pairs: log-likelihood of the chosen answer above the rejected one's, each a token."""
+    """For pairs: log-likelihood of the chosen answer above the rejected one's, in nats."""
     general_nats: list[float] = field(default_factory=list)
     """Cross-entropy of general texts, a token."""
+    general_tokens: list[int] = field(default_factory=list)
+    """Of the general texts."""
     general_right: list[bool] = field(default_factory=list)
     """Whether the likeliest choice of a general question was the right one."""
 

@@ -132,4 +132,5 @@ def _common(job: TrainingJob, training: OptimizerConfig, speed: Speed) -> dict[s
         "disable_tqdm": True,
         "dataloader_pin_memory": speed.on_gpu,
         "ddp_find_unused_parameters": False,
+        **({"fsdp": True, "fsdp_config": {"version": 2}} if machine.fsdp and machine.processes > 1 else {}),
     }

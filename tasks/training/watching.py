@@ -34,7 +34,7 @@ EXPLODED_NATS = 1.0
 
 
 class Watch(TrainerCallback):
-    """Reports the steps of one process, the first of all, and decides about checkpoints for every process."""
+    """Reports the steps, keeps checkpoints by the clock, and stops a training whose loss is lost."""
 
     def __init__(
         self, events: EventWriter, checkpoint_minutes: float, flops_per_token: float, peak: float | None
@@ -55,20 +55,17 @@ class Watch(TrainerCallback):
         history = [entry for entry in state.log_history if "loss" in entry]
         self._first = [entry["loss"] for entry in history[:WINDOW]]
         self._tokens = history[-1].get("num_tokens", 0.0) if history else 0.0
-        if state.is_world_process_zero:
-            self._events.write("begin", step=state.global_step, steps=state.max_steps)
+        self._events.write("begin", step=state.global_step, steps=state.max_steps)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self._events.write("step", step=state.global_step)
+        self._events.write("step", step=state.global_step)
         if _first_process_says(time.monotonic() - self._kept > self._pause) or state.global_step == state.max_steps:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._kept = time.monotonic()
-        if state.is_world_process_zero:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            self._events.write("checkpoint", step=state.global_step, folder=str(folder))
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        self._events.write("checkpoint", step=state.global_step, folder=str(folder))
 
     def on_log(
         self,
@@ -81,9 +78,8 @@ class Watch(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         self._stop_if_diverged(logs["loss"], state.global_step)
-        if state.is_world_process_zero:
-            metrics = {ours: logs[theirs] for theirs, ours in NAMES.items() if theirs in logs}
-            self._events.write("log", step=state.global_step, metrics=metrics | self._rates(logs))
+        metrics = {ours: logs[theirs] for theirs, ours in NAMES.items() if theirs in logs}
+        self._events.write("log", step=state.global_step, metrics=metrics | self._rates(logs))
 
     def _rates(self, logs: dict[str, float]) -> dict[str, float]:
         now, tokens = time.monotonic(), logs.get("num_tokens", 0.0)

@@ -1,5 +1,6 @@
 """A training process: ``python -m tasks.training.worker JOB_FILE``, by `tasks.training.process.run_job`."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,19 @@ def train(job: TrainingJob, events: EventWriter) -> dict[str, Any]:
         trainer = dpo_trainer(job, job.dpo, model, tokenizer, speed, [watch])
     result = trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
     adapter = job.folder / ADAPTER_FOLDER
+    trainer.save_model(str(adapter))  # by all processes: under FSDP each holds a part
     if trainer.accelerator.is_main_process:
-        model.save_pretrained(adapter, selected_adapters=["default"])
-        tokenizer.save_pretrained(adapter)
+        for rest in ("training_args.bin", "ref", "README.md"):  # the reference of DPO, and what says nothing
+            remove(adapter / rest)
     return {"adapter": str(adapter), "steps": result.global_step, "seconds": result.metrics["train_runtime"]}
+
+
+def remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
