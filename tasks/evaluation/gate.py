@@ -139,12 +139,15 @@ def numbers_of(estimate: Estimate | None) -> tuple[float, float, float]:
 def say_comparison(comparison: Comparison, other: str, words: Words) -> str:
     """Both values, their difference, and how sure it is."""
     difference = comparison.difference
-    p_value = f"{comparison.p_value:.3f}" if comparison.p_value >= 0.001 else "below 0.001"
     return (
         f"{comparison.metric} {comparison.candidate:.3f}, {other} {comparison.other:.3f}; "
         f"difference {difference.mean:+.3f}, {comparison.confidence:.0%} interval {say_interval(difference, '+')}, "
-        f"p {p_value}, {difference.count} {words.many}"
+        f"p {say_p_value(comparison)}, {difference.count} {words.many}"
     )
+
+
+def say_p_value(comparison: Comparison) -> str:
+    return "below 0.001" if comparison.p_value < 0.001 else f"{comparison.p_value:.3f}"
 
 
 def say_value(metric: str, value: Estimate, confidence: float, many: str = "queries") -> str:
