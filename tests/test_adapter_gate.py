@@ -89,6 +89,10 @@ def test_a_loss_against_the_champion_that_is_no_noise_is_rejected_with_both_numb
     assert "A loss of more than 0.020 that is no noise: exact_match 0.900, champion (version 3)" in found.reasons[0]
 
 
+def test_a_gain_over_the_champion_is_not_called_a_loss() -> None:
+    assert verdict(GOOD, BAD, BAD).reasons[2].startswith("No loss beyond noise: exact_match 0.900, champion")
+
+
 def test_a_loss_against_the_champion_that_may_be_noise_is_for_a_person() -> None:
     found = verdict(GOOD, BAD, {"exact_match": right(0.94)})
     assert found.decision == "hold"

@@ -129,6 +129,13 @@ def test_an_answer_that_is_none_counts_as_wrong(schema: str, answer: Any, label_
     assert all(score.values[1] in (0, 1) and score.estimate.high == 1 for score in found.values())
 
 
+def test_an_answer_nested_too_deeply_for_a_schema_that_refers_to_itself_counts_as_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text('{"type": "array", "items": {"$ref": "#"}}')
+    assert value("schema_valid", "[[[]]]", json_schema=str(path)) == 1
+    assert value("schema_valid", "[" * 500 + "]" * 500, json_schema=str(path)) == 0
+
+
 leaves = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4)
 json_values = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
@@ -177,6 +184,11 @@ def test_macro_f1_of_many_resamples_is_that_of_each() -> None:
     assert macro_f1(told, true) == pytest.approx([float(macro_f1(a, b)) for a, b in zip(told, true, strict=True)])
 
 
+def test_in_a_resample_a_label_that_is_only_told_counts_and_one_that_is_nowhere_does_not() -> None:
+    assert float(macro_f1(np.array([0, 1]), np.array([0, 0]))) == pytest.approx((2 / 3 + 0) / 2)
+    assert float(macro_f1(np.array([0, 2]), np.array([0, 2]))) == 1
+
+
 def test_the_interval_of_macro_f1_holds_its_value_and_narrows_with_rows() -> None:
     few, many = (labels("abca" * n, "abcb" * n)[0].estimate for n in (5, 50))
     assert few.low < few.mean < few.high
@@ -206,6 +218,14 @@ def test_of_a_loss_less_is_better_and_the_row_that_lost_most_tokens_comes_first(
     assert found.worse_by == pytest.approx((10 + 20 - 5) / 60)
     assert [row for row, _, _ in found.worst] == ["2", "1"]
     assert found.worse_without_worst == pytest.approx((10 - 5) / 20)
+
+
+def test_exchanges_that_come_to_the_same_count_as_the_same_whatever_the_last_bit_says() -> None:
+    theirs = 10 * np.random.default_rng(25).random(200)
+    ours = theirs + np.append([0.001, 0.001, 0.001, -0.001], np.zeros(196))
+    found = [make_score(HELD_OUT_LOSS, list(map(str, range(200))), values.tolist()) for values in (ours, theirs)]
+    # Of the 16 ways to exchange four gains of a thousandth, 5 come to two or more, and 5 to as much the other way.
+    assert compare_scores(*found).p_value == pytest.approx(10 / 16)
 
 
 def test_a_token_weighted_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -262,10 +282,11 @@ def test_a_schema_that_cannot_be_used_is_an_error_of_the_configuration(
 
 
 def test_a_schema_that_refers_to_the_outside_is_named_and_nothing_is_fetched(tmp_path: Path) -> None:
-    path = tmp_path / "schema.json"
-    path.write_text('{"properties": {"intent": {"$ref": "http://example.invalid/intent.json"}}}')
+    path, outside = tmp_path / "schema.json", tmp_path / "intent.json"
+    outside.write_text("{}")
+    path.write_text(json.dumps({"properties": {"intent": {"$ref": outside.as_uri()}}}))
     scoring = ScoringConfig(scores=("schema_valid",), json_schema=str(path))
-    with pytest.raises(ConfigError, match=r"refers to http://example.invalid/intent.json, which is not in its file"):
+    with pytest.raises(ConfigError, match=r"refers to file:.*/intent.json, which is not in its file"):
         check_scoring(scoring, ["1"], [REFERENCE])
 
 
