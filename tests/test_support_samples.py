@@ -52,12 +52,13 @@ def test_what_an_answer_names_stands_in_the_message() -> None:
             assert answer[key] is None or answer[key] in row["message"]
 
 
-def test_rows_to_score_on_are_newer_and_share_no_message() -> None:
+def test_rows_to_score_on_are_newer_and_share_no_message_or_customer() -> None:
     for train, held_out in (("train", "held_out"), ("pairs", "pairs_held_out")):
         old, new = rows(train), rows(held_out)
         assert max(row["date"] for row in old) < "2026-07-01" <= min(row["date"] for row in new)
         key = "message" if "message" in old[0] else "prompt"
-        assert not {row[key] for row in old} & {row[key] for row in new}
+        for shared in (key, "customer"):
+            assert not {row[shared] for row in old} & {row[shared] for row in new}
 
 
 def test_no_phrase_is_on_both_sides(phrases: dict[str, Any]) -> None:

@@ -42,8 +42,9 @@ class Message:
 class Writer:
     """Draws messages from phrases; the same seed gives the same ones."""
 
-    def __init__(self, phrases: Phrases, seed: int) -> None:
+    def __init__(self, phrases: Phrases, seed: int, customers: range = range(1, 400)) -> None:
         self.phrases = phrases
+        self.customers = customers
         self.random = random.Random(seed)
 
     def message(self) -> Message:
@@ -98,7 +99,7 @@ class Writer:
             "message": message.text,
             "answer": json.dumps(message.answer),
             "intent": message.answer["intent"],
-            "customer": f"c{self.random.randint(1, 400):04d}",
+            "customer": f"c{self.random.choice(self.customers):04d}",
             "date": str(first + timedelta(days=place * days // count)),
         }
 
@@ -115,7 +116,7 @@ class Writer:
 def write_samples(folder: Path) -> None:
     """Write train.jsonl, held_out.jsonl, pairs.jsonl and pairs_held_out.jsonl from phrases.yaml in the folder."""
     phrases = yaml.safe_load((folder / "phrases.yaml").read_text(encoding="utf-8"))
-    old, new = Writer(phrases["train"], SEED), Writer(phrases["held_out"], SEED + 1)
+    old, new = Writer(phrases["train"], SEED), Writer(phrases["held_out"], SEED + 1, range(400, 600))
     spring, summer = (date(2026, 1, 5), 170), (date(2026, 7, 1), 60)
 
     train = [old.labelled_by_many(message) for message in old.distinct(TRAIN_ROWS)]
