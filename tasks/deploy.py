@@ -31,6 +31,9 @@ PASSED_ON = (
 HEARTBEAT = timedelta(seconds=30)
 """How often a run says that it lives; Prefect allows no less."""
 SILENCE = 3 * HEARTBEAT
+SETTLED = timedelta(seconds=60)
+"""How long a crash must be old before the run is started again: a worker reports a crash twice, the second time some
+seconds later, and would end the new attempt by it."""
 WATCHED = "tandem"
 """Tag of the runs that are watched: those whose heartbeats come as often as `SILENCE` expects."""
 
@@ -76,25 +79,24 @@ def watch_for_silence() -> None:
 
 
 def retry_crashed(retries: int) -> None:
-    """Let the server start runs with this many retries again when they crash: the same flow run, on any worker.
+    """Let the server start runs with this many retries again when they crashed: the same flow run, on any worker.
 
     A run that never came as far as its flow is not started again: nothing would count its attempts.
     """
+    counts = [str(count) for count in range(1, retries + 1)]
     create_automation(
         f"Tandem: start a crashed run again, at most {retries} times",
         EventTrigger(
-            expect={"prefect.flow-run.Crashed"},
-            match=ResourceSpecification(
-                {
-                    "prefect.resource.id": ["prefect.flow-run.*"],
-                    "prefect.run-count": [str(count) for count in range(1, retries + 1)],
-                }
-            ),
+            after={"prefect.flow-run.Crashed"},
+            expect={"prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry"},  # by hand, in the meantime
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"], "prefect.run-count": counts}),
             match_related=tagged(retry_tag(retries)),
             for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SETTLED,
         ),
-        ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="Its process was killed."),
+        ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="Started again after a crash."),
     )
 
 

@@ -30,8 +30,8 @@ PORTS = {"mlflow": 5000, "prefect": 4200}
 HEALTH = {"mlflow": "/health", "prefect": "/api/health"}
 START_SECONDS = 180
 """Longest wait for a service on a machine that is busy with other things."""
-WORKER_SECONDS, SERVER_SECONDS = 15, 5
-"""How long workers (which end their runs first) and servers may take to end by themselves."""
+WORKER_SECONDS, SERVER_SECONDS, KILL_SECONDS = 15, 5, 5
+"""How long workers (which end their runs first), servers and what is killed may take to be gone."""
 
 
 def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int | None]) -> dict[str, Service]:
@@ -65,8 +65,7 @@ def down(home: Home) -> list[str]:
         services = read_services(home)
         names = [name for name, service in services.items() if runs(service)]
         _end(services.values())
-        for process in _descendants(home):
-            _signal(process, psutil.Process.kill)
+        _kill(_descendants(home))
         services_file(home).unlink(missing_ok=True)
         return names
 
@@ -132,6 +131,8 @@ def _mlflow_server(home: Home, port: int) -> list[str]:
 
 
 def _start_servers(home: Home, services: dict[str, Service], ports: dict[str, int | None]) -> None:
+    for name in PORTS.keys() - services.keys():
+        _kill(_descendants(home, name))  # a helper that outlived its server may hold the port
     chosen = _choose_ports(home, services, ports)
     if port := chosen.get("prefect"):
         _start(home, services, "prefect", _prefect_server(port), port)
@@ -166,10 +167,12 @@ def _start(home: Home, services: dict[str, Service], name: str, command: list[st
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
-        MARK: str(home.root),
+        MARK: f"{home.root}#{name}",
         "TANDEM_HOME": str(home.root),
         # started runs wait for the worker's next look, by default up to 10 s
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "1"),
+        # what should happen to a run that crashed before a night without a server still happens in the morning
+        "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
         # of no use here, and takes half the time to start
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
@@ -215,8 +218,8 @@ def _wait(home: Home, service: Service, ready: Callable[[], bool]) -> None:
     while not ready():
         log = log_of(home, service.name)
         if not runs(service):
-            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise ServerError(f"{service.name} ended while it was starting: {last} (all of it in {log})")
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise ServerError(f"{service.name} ended while it was starting; see {log}, which ends with\n{last}")
         if time.monotonic() > end:
             raise ServerError(f"{service.name} does not answer after {START_SECONDS} s: see {log}")
         time.sleep(0.1)
@@ -234,21 +237,31 @@ def _end_together(services: Sequence[Service], seconds: float) -> None:
     family = mains + [child for main in mains for child in main.children(recursive=True)]
     for main in mains:
         _signal(main, psutil.Process.terminate)
-    end = time.monotonic() + seconds
-    while any(_is_alive(process) for process in family) and time.monotonic() < end:
-        time.sleep(0.1)
-    for process in family:
-        _signal(process, psutil.Process.kill)
+    _wait_for_end(family, seconds)
+    _kill(family)
 
 
-def _descendants(home: Home) -> list[psutil.Process]:
-    """Every process that a service of this home started, also where its parent is gone."""
+def _descendants(home: Home, service: str = "") -> list[psutil.Process]:
+    """Every process that this service of the home, or any, started; also where its parent is gone."""
     mine = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(MARK) == str(home.root) and process.pid != os.getpid():
+            root, _, name = process.environ().get(MARK, "").rpartition("#")
+            if root == str(home.root) and service in ("", name) and process.pid != os.getpid():
                 mine.append(process)
     return mine
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        _signal(process, psutil.Process.kill)
+    _wait_for_end(processes, KILL_SECONDS)
+
+
+def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while any(_is_alive(process) for process in processes) and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _is_alive(process: psutil.Process) -> bool:

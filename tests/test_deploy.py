@@ -13,7 +13,9 @@ import pytest
 import yaml
 from prefect import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Running, Scheduled
 
@@ -133,6 +135,93 @@ def test_missed_nights_are_made_up_by_one_run_of_the_worker(deployed: str, worke
     done = next(run for run in runs if run.state_type == StateType.COMPLETED)
     assert done.name == "re-index docs"
     assert any("Made up by" in (run.state.message or "") for run in runs if run.state)
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Configurations to choose from: two base models and one data set."""
+    folder = tmp_path / "conf"
+    for name in ("models/tiny", "models/large", "datasets/support"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.yaml").touch()
+    monkeypatch.setenv("TANDEM_CONF", str(folder))
+    return folder
+
+
+@pytest.fixture
+def finetune(conf: Path) -> Iterator[DeploymentResponse]:
+    """A fine-tune as a deployment that is started from its form only."""
+    toy = {"name": "toy", "flow": "tests/toys.py:finetune", "work_pool": "one", "limit": None, "retry_crashed": 3}
+    pools = [{"name": "one", "limit": 1}, {"name": "many"}]
+    (name,) = deploy_all(DeploymentsConfig.model_validate({"work_pools": pools, "deployments": [toy]}), ROOT)
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(name)
+        yield deployment
+        client.delete_deployment(deployment.id)
+
+
+def test_the_form_of_a_fine_tune_has_choices_bounds_defaults_and_descriptions(finetune: DeploymentResponse) -> None:
+    form = finetune.parameter_openapi_schema
+    assert form
+    sft = form["definitions"]["SftConfig"]
+    assert sft["properties"]["base"]["enum"] == ["large", "tiny"]
+    assert sft["properties"]["dataset"]["enum"] == ["support"]
+    assert set(sft["required"]) == {"name", "base", "dataset"}
+    rank = form["definitions"]["LoraConfig"]["properties"]["rank"]
+    assert (rank["minimum"], rank["maximum"], rank["default"]) == (1, 1024, 16)
+    fields = [field for model in form["definitions"].values() for field in model.get("properties", {}).values()]
+    assert len(fields) > 50
+    for field in fields:  # what stands word for word in the model that it refers to is left to that
+        model = form["definitions"][field["$ref"].rpartition("/")[2]] if "$ref" in field else {}
+        assert field.get("description") or model.get("description"), field
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"base": "no-such-model"}, "'no-such-model' is not one of"),
+        ({"lora": {"rank": 0}}, "0 is less than the minimum of 1"),
+        ({"epoch": 3}, "'epoch' was unexpected"),
+        ({"name": None}, "None is not of type 'string'"),
+    ],
+)
+def test_a_wrong_value_is_refused_when_the_run_is_started_with_a_sentence_that_says_what_is_wrong(
+    finetune: DeploymentResponse, wrong: dict[str, object], said: str
+) -> None:
+    config = {"name": "support", "base": "tiny", "dataset": "support"} | wrong
+    with get_client(sync_client=True) as client, pytest.raises(PrefectHTTPStatusError) as refused:
+        client.create_flow_run_from_deployment(finetune.id, parameters={"config": config})
+    assert said in str(refused.value)
+
+
+def test_what_runs_need_is_passed_on_to_them(finetune: DeploymentResponse, conf: Path, home: Home) -> None:
+    with get_client(sync_client=True) as client:
+        deploy_all(as_deployed(finetune), ROOT)
+        variables = client.read_deployment(finetune.id).job_variables["env"]
+    assert (variables["TANDEM_HOME"], variables["TANDEM_CONF"]) == (str(home.root), str(conf))
+
+
+def as_deployed(finetune: DeploymentResponse) -> DeploymentsConfig:
+    toy = {"name": finetune.name, "flow": "tests/toys.py:finetune", "work_pool": "many", "limit": None}
+    return DeploymentsConfig.model_validate({"work_pools": [{"name": "one"}, {"name": "many"}], "deployments": [toy]})
+
+
+def test_a_change_of_pool_and_of_its_limit_follows_the_file(finetune: DeploymentResponse) -> None:
+    with get_client(sync_client=True) as client:
+        assert client.read_work_pool("one").concurrency_limit == 1
+        deploy_all(as_deployed(finetune), ROOT)
+        assert client.read_work_pool("one").concurrency_limit is None
+        assert client.read_deployment(finetune.id).work_pool_name == "many"
+
+
+def test_what_starts_crashed_runs_again_is_made_once(finetune: DeploymentResponse) -> None:
+    toys = [{"name": "toy", "flow": "tests/toys.py:finetune", "work_pool": "one", "retry_crashed": 3}]
+    deploy_all(DeploymentsConfig.model_validate({"work_pools": [{"name": "one"}], "deployments": toys}), ROOT)
+    with get_client(sync_client=True) as client:
+        names = [automation.name for automation in client.read_automations()]
+        assert {"tandem", "retries-3"} <= set(client.read_deployment(finetune.id).tags)
+    assert len([name for name in names if "at most 3 times" in name]) == 1
+    assert len([name for name in names if "silent" in name]) == 1
 
 
 def _scheduled(deployed: str, after: timedelta, **parameters: Any) -> UUID:

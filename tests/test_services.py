@@ -1,0 +1,320 @@
+"""`tandem up` and `down` as a person meets them, and runs on its workers that are killed or cancelled."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import psutil
+import pytest
+import yaml
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
+
+from tasks.config.services import Service, read_services, runs, use_services, write_services
+from tasks.config.settings import Home
+from tasks.deploy import SETTLED
+from tasks.services import MARK, down
+from tests.servers import free_port
+from tests.waiting import wait_for
+
+TANDEM = Path(sys.executable).with_name("tandem")
+NAMES = {"mlflow", "prefect", "worker-cpu", "worker-gpu"}
+OWN = ("TANDEM_HOME", "PREFECT_HOME", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
+
+
+def tandem(home: Home, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which knows of no home and no server but these."""
+    environment = {name: value for name, value in os.environ.items() if name not in OWN}
+    environment["TANDEM_HOME"] = str(home.root)
+    command = [str(TANDEM), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def started_by(home: Home) -> list[psutil.Process]:
+    """All processes that carry the home's mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK, "").startswith(f"{home.root}#") and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def write_deployments(folder: Path, *deployments: dict[str, Any]) -> Path:
+    pools = [{"name": "cpu"}, {"name": "gpu", "limit": 1}]
+    file = folder / "deployments.yaml"
+    file.write_text(yaml.safe_dump({"work_pools": pools, "deployments": list(deployments)}))
+    return file
+
+
+def toy(name: str, **settings: object) -> dict[str, Any]:
+    return {"name": "toy", "flow": f"tests/toys.py:{name}", "limit": None} | settings
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A home whose services are up, with the toys as deployments."""
+
+    home: Home
+    deployments: Path
+    first: dict[str, Any]
+    """What the first `tandem up --json` printed."""
+
+    def start(self, flow: str, folder: Path, deployment_name: str = "toy") -> UUID:
+        folder.mkdir()
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name(f"{flow}/{deployment_name}")
+            return client.create_flow_run_from_deployment(deployment.id, parameters={"folder": str(folder)}).id
+
+    def address(self, server: str) -> str:
+        return str(next(row["address"] for row in self.first["services"] if row["name"] == server))
+
+    def pid(self, service: str) -> int:
+        return read_services(self.home)[service].pid
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    folder = tmp_path_factory.mktemp("services")
+    home = Home(folder / "home")
+    deployments = write_deployments(
+        folder,
+        toy("dies_once", retry_crashed=2, cron="0 2 * * *"),
+        toy("dies_always", retry_crashed=1),
+        toy("sleeps_once", retry_crashed=2),
+        toy("sleeps_once", retry_crashed=2, work_pool="gpu", name="on-gpu"),
+        toy("waits_for_child", work_pool="gpu"),
+    )
+    ports = ["--mlflow-port", free_port(), "--prefect-port", free_port()]
+    up = tandem(home, "up", deployments, *ports, "--json")
+    try:
+        assert up.returncode == 0, up.stderr
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{read_services(home)['prefect'].port}/api"}):
+            yield Installation(home, deployments, json.loads(up.stdout))
+    finally:
+        down(home)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Runs that crashed, all at the beginning, because the server lets a minute pass before it starts one again."""
+
+    folder: Path
+    dies_once: UUID
+    dies_always: UUID
+    run: UUID
+    """Its worker was killed, with all that the worker had started."""
+    conditions: dict[str, str]
+    """What `tandem status` said of every service after that."""
+
+    def attempts(self, run: str) -> list[list[str]]:
+        """Flow run and process of every attempt of it."""
+        return [file.read_text().split() for file in sorted((self.folder / run).iterdir())]
+
+
+@pytest.fixture(scope="module")
+def lost(here: Installation, tmp_path_factory: pytest.TempPathFactory) -> Lost:
+    folder = tmp_path_factory.mktemp("lost")
+    dies_once, dies_always = here.start("dies-once", folder / "once"), here.start("dies-always", folder / "always")
+    wait_for(lambda: _state(dies_once) == _state(dies_always) == "Crashed")
+    run = here.start("sleeps-once", folder / "run")
+    wait_for((folder / "run" / "attempt-1").exists)
+    wait_for(lambda: bool(_heartbeats(run)))
+    worker = psutil.Process(here.pid("worker-cpu"))
+    for process in [*worker.children(recursive=True), worker]:
+        process.kill()
+    wait_for(lambda: not runs(read_services(here.home)["worker-cpu"]))
+    said = json.loads(tandem(here.home, "status", "--json").stdout)
+    return Lost(folder, dies_once, dies_always, run, {row["name"]: row["condition"] for row in said["services"]})
+
+
+def test_everything_answers_when_up_returns(here: Installation) -> None:
+    assert {row["name"]: row["condition"] for row in here.first["services"]} == dict.fromkeys(NAMES, "running")
+    health = {"mlflow": "/health", "prefect": "/api/health"}
+    for name, service in read_services(here.home).items():
+        if name in health:
+            assert urllib.request.urlopen(service.address + health[name], timeout=10).status == 200
+    with get_client(sync_client=True) as client:
+        assert len(client.read_deployment_by_name("dies-once/toy").schedules) == 1
+        assert {pool.name: pool.concurrency_limit for pool in client.read_work_pools()} == {"cpu": None, "gpu": 1}
+
+
+def test_other_commands_use_the_running_servers_and_what_is_set_stays(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere/api")
+    use_services(here.home)
+    assert os.environ["MLFLOW_TRACKING_URI"] == read_services(here.home)["mlflow"].address
+    assert os.environ["PREFECT_API_URL"] == "http://elsewhere/api"
+
+
+def test_a_second_up_starts_only_what_is_missing_and_where_it_was(here: Installation, lost: Lost) -> None:
+    assert lost.conditions == dict.fromkeys(NAMES, "running") | {"worker-cpu": "gone"}
+    psutil.Process(here.pid("mlflow")).kill()
+    before = read_services(here.home)
+    again = tandem(here.home, "up", here.deployments, "--json")
+    assert again.returncode == 0, again.stderr
+    after = read_services(here.home)
+    assert {name for name in NAMES if after[name] != before[name]} == {"mlflow", "worker-cpu"}
+    assert after["mlflow"].port == before["mlflow"].port
+
+
+def test_one_run_at_a_time_on_the_gpu_and_a_cancelled_one_makes_room_within_ten_seconds(
+    here: Installation, tmp_path: Path
+) -> None:
+    first, second = (here.start("waits-for-child", tmp_path / name) for name in ("first", "second"))
+    ran = tmp_path / "first"
+    wait_for(lambda: any((tmp_path / name / "attempt-1").exists() for name in ("first", "second")))
+    if not (ran / "attempt-1").exists():
+        first, second, ran = second, first, tmp_path / "second"
+    waits = tmp_path / ("second" if ran.name == "first" else "first")
+    time.sleep(5)  # the worker looks every second
+    assert not (waits / "attempt-1").exists()
+    pids = [int((ran / "attempt-1").read_text().split()[1]), int((ran / "child").read_text())]
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    began = time.monotonic()
+    _cancel(first)
+    wait_for(lambda: not any(_lives(pid) for pid in pids), 10)
+    print(f"cancelled in {time.monotonic() - began:.1f} s")
+    wait_for((waits / "attempt-1").exists)
+    _cancel(second)
+    wait_for(lambda: {_state(first), _state(second)} == {"Cancelled"})
+
+
+def test_a_run_that_kills_itself_goes_on_as_the_same_run(lost: Lost) -> None:
+    wait_for(lambda: _state(lost.dies_once) == "Completed", 120)
+    first, second = lost.attempts("once")
+    assert first[0] == second[0] == str(lost.dies_once)
+    assert first[1] != second[1]
+
+
+def test_a_run_whose_worker_was_killed_goes_on_as_the_same_run_on_the_next_worker(lost: Lost) -> None:
+    wait_for(lambda: _state(lost.run) == "Completed", 240)
+    assert [run for run, _ in lost.attempts("run")] == [str(lost.run)] * 2
+
+
+def test_up_on_a_taken_port_says_so_and_starts_nothing(here: Installation, tmp_path: Path) -> None:
+    other, taken = Home(tmp_path / "other"), read_services(here.home)["mlflow"].port
+    said = tandem(other, "up", here.deployments, "--mlflow-port", taken, "--prefect-port", free_port())
+    assert said.returncode == 1
+    assert f"port {taken}, meant for mlflow" in said.stderr
+    assert not started_by(other)
+
+
+def test_a_running_server_is_not_moved(here: Installation) -> None:
+    said = tandem(here.home, "up", here.deployments, "--prefect-port", free_port())
+    assert said.returncode == 2
+    assert "tandem down" in said.stderr
+
+
+def test_an_up_that_fails_half_way_leaves_nothing_and_disturbs_no_other_home(
+    here: Installation, tmp_path: Path
+) -> None:
+    other, before = Home(tmp_path / "other"), read_services(here.home)
+    wrong = write_deployments(tmp_path, toy("no_such_flow"))
+    said = tandem(other, "up", wrong, "--mlflow-port", free_port(), "--prefect-port", free_port())
+    assert said.returncode != 0
+    assert "no_such_flow" in said.stderr
+    assert not started_by(other)
+    assert read_services(other) == {}
+    assert read_services(here.home) == before
+    assert all(runs(service) for service in before.values())
+
+
+def test_a_run_that_always_crashes_is_started_again_once_if_it_says_so(here: Installation, lost: Lost) -> None:
+    wait_for(lambda: len(lost.attempts("always")) == 2 and _state(lost.dies_always) == "Crashed", 120)
+    crashed = _read(lost.dies_always).state.timestamp  # type: ignore[union-attr]
+    wait_for(lambda: datetime.now(UTC) - crashed > SETTLED + timedelta(seconds=15), 120)
+    assert len(lost.attempts("always")) == 2
+
+
+def test_down_ends_all_and_what_it_interrupted_goes_on_after_the_next_up(here: Installation, tmp_path: Path) -> None:
+    orphan = here.start("sleeps-once", tmp_path / "orphan")
+    asked = here.start("sleeps-once", tmp_path / "asked", "on-gpu")
+    attempts = [tmp_path / name / "attempt-1" for name in ("orphan", "asked")]
+    wait_for(lambda: all(attempt.exists() for attempt in attempts))
+    psutil.Process(here.pid("worker-cpu")).kill()
+    assert _lives(int(attempts[0].read_text().split()[1]))  # nobody watches it any more
+    wait_for(lambda: bool(_heartbeats(orphan)))
+    said = tandem(here.home, "down", "--json")
+    assert set(json.loads(said.stdout)["ended"]) == NAMES - {"worker-cpu"}
+    assert not started_by(here.home)
+    assert read_services(here.home) == {}
+    assert tandem(here.home, "down").stdout == "Nothing was running.\n"
+    _let_a_night_pass(here.home)
+    ports = [f"--{name}-port={urlsplit(here.address(name)).port}" for name in ("mlflow", "prefect")]
+    assert tandem(here.home, "up", here.deployments, *ports).returncode == 0
+    wait_for(lambda: _state(orphan) == _state(asked) == "Completed", 180)
+
+
+def test_down_leaves_a_process_alone_that_was_given_the_pid_of_a_service(home: Home) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        started = psutil.Process(stranger.pid).create_time()
+        write_services(home, {"mlflow": Service("mlflow", stranger.pid, started - 3600, 5000)})
+        assert down(home) == []
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_process_that_nobody_reaped_does_not_run() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    started = psutil.Process(child.pid).create_time()
+    wait_for(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+    assert not runs(Service("worker-cpu", child.pid, started))
+    child.wait()
+
+
+def _let_a_night_pass(home: Home) -> None:
+    """What the server knows of happened yesterday, and what it waits for was due then."""
+    with closing(sqlite3.connect(home.data / "prefect" / "prefect.db")) as database, database:
+        for table, column in (
+            ("automation_bucket", "start"),
+            ("automation_bucket", "end"),
+            ("flow_run_state", "timestamp"),
+        ):
+            database.execute(f"""UPDATE {table} SET "{column}" = datetime("{column}", '-1 day')""")
+
+
+def _state(run: UUID) -> str:
+    return str(_read(run).state_name)
+
+
+def _read(run: UUID) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run)
+
+
+def _cancel(run: UUID) -> None:
+    """What the Prefect UI does."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Cancelling())
+
+
+def _heartbeats(run: UUID) -> list[Any]:
+    with get_client(sync_client=True) as client:
+        wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
+        return list(client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"])
+
+
+def _lives(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
