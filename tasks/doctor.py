@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from tasks.config.settings import Home
 from tasks.errors import TandemError
 from tasks.index.store import IndexStore
+from tasks.proof import prove
 from tasks.records import IndexManifest
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.ledger import Entry, Pointers, made
 from tasks.registry.pointers import ALIASES, pointers
 from tasks.registry.runs import running
 from tasks.registry.versions import list_names, list_versions, load_manifest
-from tasks.serving import prove
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def _examine_version(
     try:
         manifest = load_manifest(client, name, number)
         prove(manifest)
-        if not is_protected(IndexManifest.from_json(manifest)):
+        if "index" in manifest and not is_protected(IndexManifest.from_json(manifest)):
             yield Finding(
                 f"{name}: the tag {manifest['tag']} that protects version {number} ({pointer}) is gone from the table",
                 f"tandem mend {name}",

@@ -34,9 +34,10 @@ def collect_versions(name: str, keep: int, dry_run: bool, home: Home) -> dict[st
 
 
 def _tables(client: MlflowClient, name: str, numbers: Sequence[int]) -> dict[str, set[str]]:
-    """Table → the tags that these versions have there."""
+    """Table → the tags that these versions have there; none for adapters, which MLflow holds whole."""
     tags: dict[str, set[str]] = {}
     for number in numbers:
         manifest = load_manifest(client, name, number)
-        tags.setdefault(manifest["table"], set()).add(manifest["tag"])
+        if "index" in manifest:
+            tags.setdefault(manifest["table"], set()).add(manifest["tag"])
     return tags

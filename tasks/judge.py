@@ -1,12 +1,16 @@
-"""The verdict on a night's version: scores, counts and safety go into the gate."""
+"""The verdict on a new version of an index or an adapter: scores, counts and safety go into the gate."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tasks.compare import Work
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
+from tasks.config.training import DpoConfig, SftConfig
 from tasks.evaluate import Evaluation
+from tasks.evaluation.adapters import decide_adapter
 from tasks.evaluation.gate import decide
+from tasks.evaluation.scores import HELD_OUT_LOSS, PREFERENCE_ACCURACY, Score
 from tasks.maintain import Maintained
 from tasks.records import Verdict
 from tasks.registry.connection import connect
@@ -29,3 +33,24 @@ def judge(config: ReindexConfig, work: Work, maintained: Maintained, evaluation:
         held=held(connect(home), config.name),
     )
     return replace(verdict, reasons=(*verdict.reasons, *evaluation.notes))
+
+
+def judge_adapter(
+    config: SftConfig | DpoConfig, contenders: Mapping[str, Mapping[str, Score]], champion: int | None, home: Home
+) -> Verdict:
+    """The verdict on a trained adapter."""
+    return decide_adapter(
+        gate=config.gate,
+        promote=config.promote,
+        compared=compared_score(config),
+        contenders=contenders,
+        champion=champion,
+        held=held(connect(home), config.name),
+    )
+
+
+def compared_score(config: SftConfig | DpoConfig) -> str:
+    """The score that decides: for pairs the preference accuracy, else the first that is configured, else the loss."""
+    if isinstance(config, DpoConfig):
+        return PREFERENCE_ACCURACY
+    return next(iter(config.scoring.scores), HELD_OUT_LOSS)

@@ -73,8 +73,8 @@ def mend_all(name: str, home: Home) -> list[str]:
 
 def _protect(client: MlflowClient, name: str) -> Iterator[str]:
     for number in protected(client, name):
-        manifest = IndexManifest.from_json(load_manifest(client, name, number))
-        if not is_protected(manifest):
+        values = load_manifest(client, name, number)
+        if "index" in values and not is_protected(manifest := IndexManifest.from_json(values)):
             try:
                 store = IndexStore.open(manifest.uri, manifest.table)
                 store.tag(manifest.tag, manifest.lance_version)

@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from prefect import task
+from prefect import runtime, task
 
 from tasks.config.settings import Home, find_home
 from tasks.errors import RefusedError
 from tasks.lock import model_lock
+from tasks.proof import prove
 from tasks.records import Move, Verdict, Version
 from tasks.registry import pointers
 from tasks.registry.connection import MlflowClient, connect
-from tasks.serving import prove
 
 SECONDS_TO_WAIT = 60
-FLOW = "flow reindex"
 
 
 @contextmanager
@@ -41,17 +40,22 @@ def follow(client: MlflowClient, version: Version, verdict: Verdict) -> Verdict:
 
     Returns the verdict that was followed: `hold` where somebody rolled back while the night was under way.
     """
-    name, number = version.name, version.number
+    name, number, by = version.name, version.number, _flow()
     if verdict.decision == "promote" and verdict.promote == "auto":
         try:
-            pointers.promote(client, name, number, by=FLOW, reason=" ".join(verdict.reasons), prove=prove)
+            pointers.promote(client, name, number, by=by, reason=" ".join(verdict.reasons), prove=prove)
         except RefusedError as refusal:
             verdict = replace(verdict, decision="hold", reasons=(str(refusal), *verdict.reasons))
         else:
             return verdict
     if verdict.decision != "reject" and verdict.promote != "never":
-        pointers.propose(client, name, number, by=FLOW, reason=" ".join(verdict.reasons))
+        pointers.propose(client, name, number, by=by, reason=" ".join(verdict.reasons))
     return verdict
+
+
+def _flow() -> str:
+    """Who moves the pointer, for the ledger; `tandem mend` follows what a killed flow left behind."""
+    return f"flow {runtime.flow_run.flow_name}" if runtime.flow_run.id else "tandem mend"
 
 
 def promote_by_hand(name: str, number: int, by: str, reason: str, home: Home) -> Move:

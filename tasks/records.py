@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from tasks.errors import StoreError
@@ -265,3 +266,56 @@ class Trained:
     """Folder."""
     steps: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finetune:
+    """What a fine-tune did, as the flow's result and as the command's closing table."""
+
+    adapter: str
+    method: Literal["sft", "dpo"]
+    decision: Literal["promote", "hold", "reject"]
+    reasons: tuple[str, ...]
+    version: int
+    """The version registered."""
+    live: int | None = None
+    """The version that is live afterwards."""
+    counts: dict[str, int] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By contender, then by score."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    """In MLflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that the check of a data set found."""
+
+    severity: Literal["stop", "dropped", "note"]
+    """It stops the run; rows were left out; or it is only to be known."""
+    sentence: str
+    places: tuple[str, ...] = ()
+    """Rows it is about: ``file:line`` or ``file#row``, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """A data set, checked and split, as files that a training reads."""
+
+    train: Path
+    """Parquet file with the rows to train on."""
+    held_out: Path
+    """Parquet file with the rows to score on."""
+    version: str
+    """Hash over the rows and their sides, whatever their order: ``sha256:…``."""
+    sources: tuple[str, ...]
+    """Where the rows come from, without passwords."""
+    counts: dict[str, int]
+    """read, malformed, train, held_out: rows; train_tokens: tokens of the rows to train on, as far as they are used."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a finding forbids to train on it."""
+        return any(finding.severity == "stop" for finding in self.findings)

@@ -103,19 +103,19 @@ def write_report(night: Night, evaluation: Evaluation | None = None) -> str:
         "\n".join(f"- {reason}" for reason in night.reasons),
         f"Live now: version {night.live}." if night.live else "",
         "## Documents and passages",
-        _table(["what", "count"], [[name, f"{count:,}"] for name, count in night.counts.items()]),
+        markdown_table(["what", "count"], [[name, f"{count:,}"] for name, count in night.counts.items()]),
     ]
     if evaluation and evaluation.candidate:
         rows = scores_table(evaluation.candidate, evaluation.champion)
         columns = list(dict.fromkeys(column for row in rows for column in row))
-        parts += ["## Scores", _table(columns, [[row.get(column, "") for column in columns] for row in rows])]
+        parts += ["## Scores", markdown_table(columns, [[row.get(column, "") for column in columns] for row in rows])]
     if evaluation and evaluation.comparison and evaluation.comparison.worst:
         worst = [[query, f"{before:.3f}", f"{now:.3f}"] for query, before, now in evaluation.comparison.worst]
-        parts += ["## Queries that lost most", _table(["query", "champion", "candidate"], worst)]
+        parts += ["## Queries that lost most", markdown_table(["query", "champion", "candidate"], worst)]
     if night.quarantined:
         parts += ["## Files set aside", _quarantine(night.quarantined)]
     seconds = [[step, f"{spent:.2f}"] for step, spent in night.seconds.items()]
-    parts += ["## Time", _table(["step", "seconds"], seconds)]
+    parts += ["## Time", markdown_table(["step", "seconds"], seconds)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -140,10 +140,10 @@ def publish(night: Night, report: str, home: Home) -> None:
 def _quarantine(problems: Sequence[Problem]) -> str:
     shown = [[f"`{problem.document}`", problem.reason] for problem in problems[:LONGEST_LIST]]
     more = len(problems) - len(shown)
-    return _table(["file", "reason"], shown) + (f"\n\n… and {more} more" if more > 0 else "")
+    return markdown_table(["file", "reason"], shown) + (f"\n\n… and {more} more" if more > 0 else "")
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in cells)
 

@@ -9,10 +9,13 @@ from typing import Any
 from prefect import Task, task
 from prefect.logging import get_logger
 
+from tasks.config.choices import load_choice
 from tasks.config.settings import find_home
+from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
+from tasks.contenders import Parent
 from tasks.errors import ProcessDiedError, TrainingError
 from tasks.progress import progress
-from tasks.records import Trained
+from tasks.records import PreparedData, Trained
 from tasks.registry.checkpoints import fetch_checkpoint, keep_checkpoint
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.runs import log, log_points, system_metrics
@@ -26,6 +29,19 @@ SECONDS_BETWEEN_SENDS = 2.0
 def _died(task: Task[..., Any], run: Any, state: Any) -> bool:
     """Only a process that was killed is worth another try: it goes on from its checkpoint."""
     return isinstance(state.result(raise_on_failure=False), ProcessDiedError)
+
+
+def training_job(config: SftConfig | DpoConfig, data: PreparedData, parent: Parent, folder: Path) -> TrainingJob:
+    """The job of a fine-tune's training process."""
+    return TrainingJob(
+        folder=folder / "training",
+        base=load_choice("models", config.base, BaseModelConfig),
+        sft=config if isinstance(config, SftConfig) else None,
+        dpo=config if isinstance(config, DpoConfig) else None,
+        train=data.train,
+        parent=parent.folder,
+        rows_at_once=config.training.rows_at_once,
+    )
 
 
 @task(name="train", task_run_name="train {name}", retries=2, retry_delay_seconds=1, retry_condition_fn=_died)

@@ -15,6 +15,8 @@ from tests.homes import copy_home, use_home
 if TYPE_CHECKING:
     from tests.command import Tandem
 
+pytest_plugins = ["tests.tiny_models"]
+
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tandem-tests-")
 prepare_environment(Home(Path(os.environ["PREFECT_HOME"])))
 

@@ -1,5 +1,6 @@
 """MLflow runs: what was done, with which settings, and what came out."""
 
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.time import get_current_time_millis
@@ -91,6 +92,24 @@ def log_points(client: MlflowClient, run_id: str, points: Sequence[tuple[int, fl
     ]
     for start in range(0, len(metrics), PAGE):
         client.log_batch(run_id, metrics=metrics[start : start + PAGE])
+
+
+@explained
+def read_curve(client: MlflowClient, run_id: str, metric: str) -> tuple[list[int], list[float]]:
+    """The steps of a metric and its values there; a step that was done twice has the later one."""
+    points = {point.step: point.value for point in client.get_metric_history(run_id, metric)}
+    return list(points), list(points.values())
+
+
+@explained
+def log_dataset(
+    client: MlflowClient, run_id: str, name: str, version: str, sources: Sequence[str], profile: Mapping[str, Any]
+) -> None:
+    """Name the version of a data set as the run's input; `profile` are counts."""
+    dataset = Dataset(
+        name, version[:36], "files", json.dumps({"sources": list(sources)}), profile=json.dumps(dict(profile))
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 @contextmanager

@@ -1,0 +1,60 @@
+"""The story of a fine-tune, the same for examples and for preferences."""
+
+import shutil
+from dataclasses import replace
+
+from tasks.config.settings import Home, find_home
+from tasks.config.training import DpoConfig, SftConfig
+from tasks.contenders import fetch_parent, find_beside
+from tasks.curate import curate
+from tasks.judge import judge_adapter
+from tasks.lock import model_lock
+from tasks.mend import mend
+from tasks.promote import follow_verdict
+from tasks.records import Finetune
+from tasks.register import keep_report
+from tasks.register_adapter import describe_adapter, register_adapter
+from tasks.report_adapter import draw, publish, summarise, write_report
+from tasks.score import score, scoring_job
+from tasks.timing import timed
+from tasks.tracking import mlflow_run
+from tasks.train import train, training_job
+
+
+def fine_tune(config: SftConfig | DpoConfig) -> Finetune:
+    """Check the data, train, score beside base and champion, judge, register, and put live what may go live."""
+    home = find_home()
+    with model_lock(home.locks, config.name, config.lock_minutes * 60):
+        mend(config.name, home)
+        with mlflow_run(f"adapter-{config.name}", config.name) as run_id:
+            done, report = one_adapter(config, run_id, home)
+    publish(done, report, home)
+    return done
+
+
+def one_adapter(config: SftConfig | DpoConfig, run_id: str, home: Home) -> tuple[Finetune, str]:
+    """The story and its report. What is live is untouched until the last step."""
+    folder = home.data / "training" / run_id
+    seconds: dict[str, float] = {}
+    try:
+        parent = fetch_parent(config, folder, home)
+        with timed(seconds, "curate"):
+            data = curate(config, run_id, folder / "data")
+        with timed(seconds, "train"):
+            trained = train(config.name, training_job(config, data, parent, folder), run_id)
+        beside = find_beside(config, trained, folder, home)
+        with timed(seconds, "score"):
+            contenders = score(config.name, scoring_job(config, data, beside, folder), config.gate.confidence)
+        verdict = judge_adapter(config, contenders, beside.champion, home)
+        manifest = describe_adapter(config, trained, data, parent.version, home)
+        done = summarise(config, manifest, data, trained, contenders, verdict, seconds, run_id)
+        with timed(seconds, "register"):
+            report, figures = write_report(done, contenders, config), draw(contenders, run_id, home)
+            version = register_adapter(config, manifest, trained, done, verdict, report, figures)
+        followed, live = follow_verdict(version, verdict)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    done = replace(done, decision=followed.decision, reasons=followed.reasons, live=live)
+    report = write_report(done, contenders, config)
+    keep_report(run_id, report)
+    return done, report

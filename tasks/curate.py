@@ -1,0 +1,69 @@
+"""Reads, checks and splits the rows of a fine-tune, before a second is spent on training."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from prefect import runtime, task
+from prefect.artifacts import create_markdown_artifact
+
+from tasks.config.choices import load_choice
+from tasks.config.settings import find_home
+from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
+from tasks.errors import ConfigError, RefusedError
+from tasks.evaluation.answers import check_scoring
+from tasks.progress import artifact_key
+from tasks.records import PreparedData
+from tasks.registry.connection import connect
+from tasks.registry.runs import log, log_dataset
+from tasks.training.base import fetch_base, load_tokenizer
+from tasks.training.dataset import describe_findings, prepare_data
+
+DATA_FILE = "data.md"
+
+
+@task(name="curate", task_run_name="curate {config.dataset}")
+def curate(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> PreparedData:
+    """Write the rows to train on and to score on into a folder, and show what is wrong with them.
+
+    Raises:
+        ConfigError: the data set is of the wrong format for the method, or its answers cannot be scored as asked.
+        RefusedError: something was found that stops the run; the report says what, and in which rows.
+    """
+    dataset = load_choice("datasets", config.dataset, DatasetConfig)
+    if (dataset.format == "preference") != isinstance(config, DpoConfig):
+        method = "DPO" if isinstance(config, DpoConfig) else "SFT"
+        raise ConfigError(
+            f"conf/datasets/{config.dataset}.yaml has the format {dataset.format}, which {method} cannot use"
+        )
+    tokenizer = load_tokenizer(fetch_base(load_choice("models", config.base, BaseModelConfig)))
+
+    def count_tokens(conversations: list[list[dict[str, str]]]) -> list[int]:
+        return [len(tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"]) for turns in conversations]
+
+    prepared = prepare_data(
+        dataset,
+        config.checks,
+        held_out_share=config.held_out_share,
+        seed=config.training.seed,
+        max_length=config.training.max_length,
+        count_tokens=count_tokens,
+        folder=folder,
+    )
+    _keep(config.dataset, prepared, run_id)
+    if prepared.stopped:
+        reasons = " ".join(finding.sentence for finding in prepared.findings if finding.severity == "stop")
+        raise RefusedError(f"the data set {config.dataset} is not fit to train on: {reasons}")
+    if isinstance(config, SftConfig):
+        rows = pq.read_table(prepared.held_out, columns=["place", "messages"]).to_pylist()
+        answers = [row["messages"][-1]["content"] for row in rows]
+        check_scoring(config.scoring, [row["place"] for row in rows], answers)
+    return prepared
+
+
+def _keep(name: str, prepared: PreparedData, run_id: str) -> None:
+    client = connect(find_home())
+    report = describe_findings(prepared)
+    log_dataset(client, run_id, name, prepared.version, prepared.sources, prepared.counts)
+    log(client, run_id, texts={DATA_FILE: report})
+    if runtime.flow_run.id:
+        create_markdown_artifact(report, key=artifact_key("data", name), description=f"The data set {name}")

@@ -1,0 +1,95 @@
+"""The report on a fine-tune: a markdown artifact in Prefect, the same text and its figures in MLflow."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect import runtime
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from tasks.config.settings import Home
+from tasks.config.training import DpoConfig, SftConfig
+from tasks.evaluation.adapter_report import differences_table, plot_contenders, plot_losses, say_worth, scores_table
+from tasks.judge import compared_score
+from tasks.progress import artifact_key
+from tasks.records import AdapterManifest, Finetune, PreparedData, Trained, Verdict, number_of
+from tasks.registry.connection import connect
+from tasks.registry.runs import read_curve
+from tasks.report import VERDICTS, markdown_table
+from tasks.score import Contenders
+
+HOW_TO_APPROVE = "It waits for approval: `tandem promote {name} {version}`, or the flow `approve` in the Prefect UI."
+
+
+def summarise(
+    config: SftConfig | DpoConfig,
+    manifest: AdapterManifest,
+    data: PreparedData,
+    trained: Trained,
+    contenders: Contenders,
+    verdict: Verdict,
+    seconds: dict[str, float],
+    run_id: str,
+) -> Finetune:
+    """What the fine-tune did, as one record."""
+    return Finetune(
+        adapter=config.name,
+        method=manifest.method,
+        decision=verdict.decision,
+        reasons=verdict.reasons,
+        version=number_of(manifest.tag),
+        counts={f"rows: {what}": count for what, count in data.counts.items()} | {"steps": trained.steps},
+        scores={
+            who: {name: score.estimate.mean for name, score in scores.items()} for who, scores in contenders.items()
+        },
+        seconds=seconds,
+        run_id=run_id,
+    )
+
+
+def write_report(done: Finetune, contenders: Contenders, config: SftConfig | DpoConfig) -> str:
+    """The fine-tune as markdown."""
+    waits = done.decision == "promote" and done.live != done.version and config.promote == "ask"
+    parts = [
+        f"# {done.adapter}: Version {done.version} {VERDICTS[done.decision]}",
+        "\n".join(f"- {reason}" for reason in done.reasons),
+        f"Live now: version {done.live}." if done.live else "",
+        HOW_TO_APPROVE.format(name=done.adapter, version=done.version) if waits else "",
+        "## Scores",
+        _table(scores_table(contenders)),
+        say_worth(contenders, compared_score(config), config.gate.confidence),
+        "## The candidate beside the others, row by row",
+        _table(differences_table(contenders, config.gate.confidence)),
+        "## Data and training",
+        markdown_table(["what", "count"], [[name, f"{count:,}"] for name, count in done.counts.items()]),
+        "## Time",
+        markdown_table(["step", "seconds"], [[step, f"{spent:.2f}"] for step, spent in done.seconds.items()]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def draw(contenders: Contenders, run_id: str, home: Home) -> Mapping[str, Any]:
+    """The figures of the report, by file name."""
+    steps, losses = read_curve(connect(home), run_id, "loss")
+    return {"scores.png": plot_contenders(contenders), "loss.png": plot_losses(steps, losses)}
+
+
+def publish(done: Finetune, report: str, home: Home) -> None:
+    """Show the report in the Prefect UI, with the way to MLflow."""
+    if runtime.flow_run.id is None:
+        return
+    create_markdown_artifact(
+        f"{report}\n\nMLflow ({home.tracking_uri}): experiment `adapter-{done.adapter}`, run `{done.run_id}`\n",
+        key=artifact_key("finetune", done.adapter),
+        description=f"{done.adapter}: {done.decision}",
+    )
+    if home.tracking_uri.startswith("http"):
+        create_link_artifact(
+            f"{home.tracking_uri}/#/models/{done.adapter}/versions/{done.version}",
+            link_text=f"{done.adapter} version {done.version} in MLflow",
+            key=artifact_key("mlflow", done.adapter),
+        )
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return markdown_table(columns, [[row.get(column, "") for column in columns] for row in rows])

@@ -1,0 +1,207 @@
+"""Training processes: real ones, on a tiny model of random weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+import safetensors.torch
+import torch
+
+from tasks.errors import ModelError, ProcessDiedError
+from tasks.training.base import hash_base
+from tasks.training.job import Event, TrainingJob
+from tasks.training.process import run_job
+from tests.tiny_models import TEMPLATE, dpo_job, make_model, sft_job, write_pairs, write_rows
+from tests.waiting import wait_for
+
+WORKER = "tasks.training.worker"
+pytestmark = pytest.mark.usefixtures("tiny_conf")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "train.parquet", 64)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+    return run(sft_job(tmp_path_factory.mktemp("undisturbed"), tiny_model, rows, epochs=4))
+
+
+def run(job: TrainingJob) -> list[Event]:
+    return list(run_job(WORKER, job))
+
+
+def weights(event: Event) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(Path(event["adapter"]) / "adapter_model.safetensors")
+
+
+def distance(one: Event, other: Event) -> float:
+    """The largest difference of any weight, beside the largest weight."""
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    largest = max(float(tensor.abs().max()) for tensor in ours.values())
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours) / largest
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [event["metrics"]["loss"] for event in events if event["event"] == "log"]
+
+
+def test_a_training_learns_its_rows_and_leaves_an_adapter(undisturbed: list[Event]) -> None:
+    assert losses(undisturbed)[-1] < 0.9 * losses(undisturbed)[0]
+    done = undisturbed[-1]
+    assert done["event"] == "done"
+    assert {path.name for path in Path(done["adapter"]).iterdir()} >= {"adapter_config.json", "tokenizer.json"}
+    points = next(event["metrics"] for event in undisturbed if event["event"] == "log")
+    assert {"loss", "learning_rate", "gradient_norm", "tokens_per_second"} <= points.keys()
+
+
+def test_packed_rows_are_learned_as_well(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    packed = run(sft_job(tmp_path, tiny_model, rows, epochs=8, packing=True))
+    assert losses(packed)[-1] < 0.9 * losses(packed)[0]
+
+
+def test_the_same_seed_gives_the_same_adapter(
+    undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path
+) -> None:
+    again = run(sft_job(tmp_path, tiny_model, rows, epochs=4))
+    assert hash_base(Path(again[-1]["adapter"])) == hash_base(Path(undisturbed[-1]["adapter"]))
+    other = run(sft_job(tmp_path / "other", tiny_model, rows, epochs=4, seed=1))
+    assert distance(again[-1], other[-1]) > 0.1
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(
+    undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path
+) -> None:
+    job = sft_job(tmp_path, tiny_model, rows, machine={"checkpoint_minutes": 1e-6}, epochs=4)
+    with pytest.raises(ProcessDiedError, match="SIGKILL"):
+        kill_at_step(job, 3)
+    last = newest_checkpoint(job)
+    resumed = run(TrainingJob(**{name: getattr(job, name) for name in job.__slots__} | {"checkpoint": last}))
+    assert 3 <= next(event["step"] for event in resumed if event["event"] == "begin") < resumed[-1]["steps"]
+    assert distance(resumed[-1], undisturbed[-1]) < 1e-5
+
+
+def kill_at_step(job: TrainingJob, step: int) -> None:
+    for event in run_job(WORKER, job):
+        if event["event"] == "checkpoint" and event["step"] == step:
+            for process in workers(job):
+                process.kill()
+
+
+def newest_checkpoint(job: TrainingJob) -> Path:
+    """The newest that was told of: a later one may be there in part."""
+    events = map(json.loads, (job.folder / "events.jsonl").read_text().splitlines())
+    return Path([event["folder"] for event in events if event["event"] == "checkpoint"][-1])
+
+
+def workers(job: TrainingJob) -> list[psutil.Process]:
+    file = str(job.folder / "job.json")
+    return [found for found in psutil.process_iter(["cmdline"]) if file in (found.info["cmdline"] or [])]
+
+
+def test_two_processes_train_the_adapter_of_one(
+    undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path
+) -> None:
+    together = run(sft_job(tmp_path, tiny_model, rows, machine={"processes": 2}, epochs=4))
+    assert together[-1]["steps"] == undisturbed[-1]["steps"]
+    assert [event["event"] for event in together].count("done") == 1
+    assert losses(together) == pytest.approx(losses(undisturbed), rel=0.02)
+
+
+def test_a_training_whose_loss_explodes_says_so(rows: Path, tmp_path: Path) -> None:
+    loud = edited_model(tmp_path / "model", "model.embed_tokens.weight", lambda weight: weight.mul_(20))
+    wild = sft_job(tmp_path, loud, rows, lora={"alpha": 4096}, epochs=8, learning_rate=1, max_gradient=1e9)
+    [*_, failed] = run(wild)
+    assert failed["event"] == "failed"
+    assert "exploded" in failed["reason"]
+    assert "lower training.learning_rate" in failed["reason"]
+
+
+def test_a_loss_that_is_no_number_stops_the_training(rows: Path, tmp_path: Path) -> None:
+    broken = edited_model(tmp_path / "model", "model.norm.weight", lambda weight: weight.fill_(float("nan")))
+    [*_, failed] = run(sft_job(tmp_path, broken, rows))
+    assert failed["event"] == "failed"
+    assert "the loss was nan at step 1" in failed["reason"]
+
+
+def edited_model(folder: Path, name: str, edit: Callable[[torch.Tensor], object]) -> Path:
+    file = make_model(folder) / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    edit(tensors[name])
+    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+    return folder
+
+
+def test_a_process_that_is_no_longer_wanted_is_killed(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    job = sft_job(tmp_path, tiny_model, rows, epochs=100)
+    with closing(run_job(WORKER, job)) as events:
+        next(event for event in events if event["event"] == "step")
+        assert workers(job)
+    assert not workers(job)
+
+
+def test_a_training_dies_with_whoever_started_it(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    job = sft_job(tmp_path, tiny_model, rows, epochs=100)
+    file = job.save()
+    code = (
+        "import sys; from pathlib import Path; from tasks.training.job import TrainingJob; "
+        "from tasks.training.process import run_job; list(run_job(sys.argv[1], TrainingJob.read(Path(sys.argv[2]))))"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code, WORKER, str(file)])
+    try:
+        wait_for(lambda: any(found.ppid() == starter.pid for found in workers(job)), 60)
+    finally:
+        os.kill(starter.pid, signal.SIGKILL)
+        starter.wait()
+    start = time.monotonic()
+    wait_for(lambda: not workers(job), 10)
+    assert time.monotonic() - start < 10
+
+
+def test_preferences_raise_the_margin_of_a_new_adapter_and_of_one_that_goes_on(
+    undisturbed: list[Event], tiny_model: Path, tmp_path: Path
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs.parquet", 48)
+    for name, parent in (("new", None), ("on", Path(undisturbed[-1]["adapter"]))):
+        events = run(dpo_job(tmp_path / name, tiny_model, pairs, parent, epochs=2))
+        margins = [event["metrics"]["dpo_margin"] for event in events if event["event"] == "log"]
+        assert abs(margins[0]) < 1e-3 < margins[-1], name
+        assert not (Path(events[-1]["adapter"]) / "ref").exists()
+    assert distance(events[-1], undisturbed[-1]) > 0
+
+
+def test_a_template_that_never_ends_an_answer_is_refused(rows: Path, tmp_path: Path) -> None:
+    endless = TEMPLATE.replace("<|end|>{% endgeneration %}", "{% endgeneration %}<|end|>")
+    events = run(sft_job(tmp_path / "job", make_model(tmp_path / "model", endless), rows))
+    assert events[-1]["event"] == "failed"
+    assert "never learn to stop" in events[-1]["reason"]
+
+
+def test_modules_that_the_model_does_not_have_are_named(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    job = sft_job(tmp_path, tiny_model, rows)
+    assert job.sft
+    lora = job.sft.lora.model_copy(update={"target_modules": ("query",)})
+    wrong = TrainingJob(job.folder, job.base, job.sft.model_copy(update={"lora": lora}), None, job.train)
+    [*_, failed] = run(wrong)
+    assert "query" in failed["reason"]
+    assert "q_proj" in failed["reason"]
+
+
+def test_a_model_that_is_not_there_is_named(rows: Path, tmp_path: Path) -> None:
+    [*_, failed] = run(sft_job(tmp_path, tmp_path / "nowhere", rows))
+    assert str(tmp_path / "nowhere") in failed["reason"]
+
+
+def test_a_folder_without_weights_has_no_hash(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no weights"):
+        hash_base(tmp_path)
