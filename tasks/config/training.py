@@ -20,6 +20,13 @@ from tasks.config.fields import Name, Share, Strict
 Parent = Annotated[str, Field(pattern=r"^$|^[a-z0-9][a-z0-9_-]{0,62}@(champion|candidate|previous|[0-9]+)$")]
 Score = Literal["exact_match", "label_accuracy", "macro_f1", "valid_json", "schema_valid", "field_f1", "overlap"]
 
+FIELDS = {
+    "messages": ("messages",),
+    "prompt_completion": ("prompt", "completion"),
+    "preference": ("prompt", "chosen", "rejected"),
+}
+"""By format of a data set. A preference may have no prompt of its own: its two answers then begin with it."""
+
 
 class BaseModelConfig(Strict):
     """A base model that adapters are trained for: one file under conf/models/."""
@@ -64,6 +71,17 @@ class DatasetConfig(Strict):
     """Column with the date of a row."""
     cut_off: date | None = None
     """Rows of this day and later are held out; rows to train on may not be newer."""
+
+    @model_validator(mode="after")
+    def _columns_are_known(self) -> "DatasetConfig":
+        if unknown := sorted(self.columns.keys() - set(FIELDS[self.format])):
+            raise ValueError(
+                f"columns: {', '.join(unknown)} is no field of the format {self.format}, which has "
+                f"{', '.join(FIELDS[self.format])}"
+            )
+        if self.cut_off and not self.date_column:
+            raise ValueError(f"cut_off ({self.cut_off}) needs date_column, the column with the date of a row")
+        return self
 
 
 class CheckConfig(Strict):

@@ -1,0 +1,1 @@
+"""Data sets, LoRA, SFT and DPO: plain Python without Prefect or MLflow."""
