@@ -23,7 +23,7 @@ from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, Ta
 
 if TYPE_CHECKING:
     from tasks.config.services import Service
-    from tasks.records import Move, Night
+    from tasks.records import Finetune, Move, Night
 
 app = typer.Typer(
     name="tandem",
@@ -89,6 +89,38 @@ def reindex(
     night = _run(call)
     _show(as_json, asdict(night), lambda: _print_night(night))
     raise typer.Exit(0 if night.decision in ("promote", "unchanged") else 1)
+
+
+@app.command()
+def sft(config: Annotated[Path, typer.Argument(help="A file under conf/sft/.")], as_json: Json = False) -> None:
+    """Fine-tune an adapter on examples, score it, and put it live if it is worth it."""
+    from tasks.config.loading import load_config
+    from tasks.config.training import SftConfig
+
+    loaded = load_config(config, SftConfig)
+
+    def call() -> "Finetune":
+        from flows.finetune_sft import finetune_sft
+
+        return finetune_sft(loaded)
+
+    _finetuned(_run(call), as_json)
+
+
+@app.command()
+def dpo(config: Annotated[Path, typer.Argument(help="A file under conf/dpo/.")], as_json: Json = False) -> None:
+    """Fine-tune an adapter on preferences, score it, and put it live if it is worth it."""
+    from tasks.config.loading import load_config
+    from tasks.config.training import DpoConfig
+
+    loaded = load_config(config, DpoConfig)
+
+    def call() -> "Finetune":
+        from flows.finetune_dpo import finetune_dpo
+
+        return finetune_dpo(loaded)
+
+    _finetuned(_run(call), as_json)
 
 
 @app.command()
@@ -401,6 +433,27 @@ def _print_night(night: "Night") -> None:
         print(f"- {reason}")
     for problem in night.quarantined[:10]:
         print(f"  set aside: {problem.document}: {problem.reason}")
+
+
+def _finetuned(done: "Finetune", as_json: bool) -> None:
+    _show(as_json, asdict(done), lambda: _print_finetune(done))
+    raise typer.Exit(0 if done.decision == "promote" else 1)
+
+
+def _print_finetune(done: "Finetune") -> None:
+    rows: list[list[object]] = [["decision", f"{done.decision}, version {done.version}"], ["live", done.live]]
+    rows += [[name, f"{count:,}"] for name, count in done.counts.items()]
+    rows += [[f"seconds to {step}", f"{spent:.2f}"] for step, spent in done.seconds.items()]
+    _table([done.adapter, ""], rows)
+    names = list(dict.fromkeys(name for scores in done.scores.values() for name in scores))
+    found = [[name, *(_rounded(scores.get(name)) for scores in done.scores.values())] for name in names]
+    _table(["score", *done.scores], found)
+    for reason in done.reasons:
+        print(f"- {reason}")
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _print_passages(passages: Sequence[dict[str, Any]]) -> None:
