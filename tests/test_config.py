@@ -7,22 +7,32 @@ import pytest
 from pydantic import BaseModel
 
 from flows.rollback import RollbackConfig
+from tasks.config.base_model import BaseModelBuildConfig
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
+from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
 from tasks.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-CLASS_OF: dict[str, type[BaseModel]] = {"index": ReindexConfig, ".": DeploymentsConfig}
+CLASS_OF: dict[str, type[BaseModel]] = {
+    ".": DeploymentsConfig,
+    "base_model": BaseModelBuildConfig,
+    "datasets": DatasetConfig,
+    "dpo": DpoConfig,
+    "index": ReindexConfig,
+    "models": BaseModelConfig,
+    "sft": SftConfig,
+}
 """By folder below conf/."""
 
-FORMS = [ReindexConfig, RollbackConfig, DeploymentsConfig]
+FORMS = [ReindexConfig, RollbackConfig, DeploymentsConfig, SftConfig, DpoConfig, BaseModelBuildConfig]
 
 
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONF)))
 def test_every_file_fits_its_class(file: Path) -> None:
     loaded = load_config(file, CLASS_OF[str(file.parent.relative_to(CONF))])
-    if isinstance(loaded, ReindexConfig):
+    if isinstance(loaded, (ReindexConfig, SftConfig, DpoConfig)):
         assert loaded.name == file.stem
 
 
@@ -63,6 +73,32 @@ def test_a_mistake_is_named_with_its_place(change: dict[str, Any], said: str) ->
     good = {"name": "docs", "sources": [{"name": "docs", "location": "site"}]}
     with pytest.raises(ConfigError, match=r"^here\.yaml is not a valid ReindexConfig:\n") as caught:
         parse_config(good | change, ReindexConfig, "here.yaml")
+    assert said in str(caught.value)
+
+
+def test_a_form_offers_the_models_and_data_sets_of_conf_as_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = SftConfig.model_json_schema()["properties"]
+    assert fields["base"]["enum"] == sorted(file.stem for file in (CONF / "models").iterdir())
+    assert fields["dataset"]["enum"] == sorted(file.stem for file in (CONF / "datasets").iterdir())
+    with pytest.raises(ConfigError, match=r"base: there is no conf/models/huge\.yaml; there are .*tiny"):
+        parse_config({"name": "a", "base": "huge", "dataset": "support"}, SftConfig, "here.yaml")
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "said"),
+    [
+        (SftConfig, {"scoring": {"scores": ["schema_valid"]}}, "name the schema's file under scoring.json_schema"),
+        (SftConfig, {"parent": "support"}, "parent: String should match pattern"),
+        (SftConfig, {"training": {"beta": 0.1}}, "training.beta: unknown key"),
+        (DpoConfig, {"training": {"loss": "exo_pair"}}, "exo_pair needs a label_smoothing"),
+        (DpoConfig, {"lora": {"rank": 0}}, "lora.rank: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_mistake_in_a_fine_tune_is_named_with_its_place(
+    model: type[BaseModel], change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"name": "a", "base": "tiny", "dataset": "support"} | change, model, "here.yaml")
     assert said in str(caught.value)
 
 

@@ -173,11 +173,17 @@ class DpoOptimizerConfig(OptimizerConfig):
     beta: float = Field(0.1, gt=0, le=10)
     """How closely the model is held to the reference; smaller lets it go further."""
     label_smoothing: float = Field(0, ge=0, lt=0.5)
-    """Assumed share of pairs that are labelled the wrong way round."""
+    """Assumed share of pairs that are labelled the wrong way round; exo_pair needs a little, such as 0.001."""
+
+    @model_validator(mode="after")
+    def _loss_has_what_it_needs(self) -> "DpoOptimizerConfig":
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("the loss exo_pair needs a label_smoothing above 0; its paper takes 0.001")
+        return self
 
 
 class MachineConfig(Strict):
-    """How the machine is used."""
+    """Precision, processes and checkpoints of the training."""
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of weights and arithmetic; auto takes bf16 on a GPU and, on a CPU, whichever measures faster."""
