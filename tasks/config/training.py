@@ -85,7 +85,7 @@ class DatasetConfig(Strict):
 
 
 class CheckConfig(Strict):
-    """What the data must show before a second of training."""
+    """Checks of the rows before a second of training."""
 
     min_rows: int = Field(500, ge=1)
     """Fewer rows to train on than this stop the run."""
@@ -102,14 +102,14 @@ class CheckConfig(Strict):
 
 
 class DpoCheckConfig(CheckConfig):
-    """What the pairs must show before a second of training."""
+    """Checks of the pairs before a second of training."""
 
     min_rows: int = Field(200, ge=1)
     """Fewer pairs to train on than this stop the run."""
 
 
 class LoraConfig(Strict):
-    """The shape of the adapter."""
+    """Rank, scale and place of the adapter."""
 
     rank: int = Field(16, ge=1, le=1024)
     """Rank of the update of each matrix."""
@@ -126,7 +126,7 @@ class LoraConfig(Strict):
 
 
 class OptimizerConfig(Strict):
-    """The steps of the training."""
+    """Rows, steps and learning rate of a training."""
 
     epochs: float = Field(3, gt=0, le=100)
     """Passes over the rows."""
@@ -153,14 +153,14 @@ class OptimizerConfig(Strict):
 
 
 class SftOptimizerConfig(OptimizerConfig):
-    """The steps of the training."""
+    """Rows, steps and learning rate of supervised fine-tuning."""
 
     packing: bool = True
     """Put several rows into one sequence of `max_length`, none seeing another."""
 
 
 class DpoOptimizerConfig(OptimizerConfig):
-    """The steps of the training."""
+    """Pairs, steps, learning rate and loss of preference optimisation."""
 
     epochs: float = Field(1, gt=0, le=100)
     """Passes over the pairs."""
@@ -198,7 +198,7 @@ class MachineConfig(Strict):
 
 
 class ScoringConfig(Strict):
-    """What the adapter is scored on, beside the base model and the champion."""
+    """Scores of the adapter, beside the base model and the champion."""
 
     scores: tuple[Score, ...] = ("exact_match", "overlap")
     """Scores of generated answers on held-out rows; the first is the one the gate compares."""
@@ -221,7 +221,7 @@ class ScoringConfig(Strict):
 
 
 class AdapterGateConfig(Strict):
-    """What a new adapter must show before it goes live."""
+    """Thresholds that a new adapter must pass before it goes live."""
 
     min_rows: int = Field(50, ge=1)
     """Fewer held-out rows than this never pass."""
