@@ -116,7 +116,7 @@ def _read_files(source: str) -> Iterator[Row | BadRow]:
         try:
             yield from _read_file(fs, file, place)
         except UnicodeDecodeError as error:
-            raise SourceError(f"{place}: is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+            raise SourceError(f"{place}: is not UTF-8; save it as UTF-8") from error
         except SourceError:
             raise
         except Exception as error:  # every fsspec backend raises errors of its own
