@@ -64,6 +64,17 @@ def promote_by_hand(name: str, number: int, by: str, reason: str, home: Home) ->
         return pointers.promote(client, name, number, by=by, reason=reason, prove=prove, force=True)
 
 
+def approve(name: str, number: int | None, by: str, reason: str, home: Home) -> Move:
+    """Put a version live that waits for approval, by default the candidate.
+
+    Raises RefusedError where nothing waits.
+    """
+    number = number or pointers.pointers(connect(home), name).candidate
+    if number is None:
+        raise RefusedError(f"no version of {name} waits for approval: name one, or see `tandem status`")
+    return promote_by_hand(name, number, by, reason, home)
+
+
 def roll_back(name: str, to: int | None, by: str, reason: str, dry_run: bool, home: Home) -> Move:
     """Put an earlier version live and hold the model; with `dry_run` only prove that it could be done."""
     with moving(name, home) as client:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from flows.approve import ApproveConfig
 from flows.rollback import RollbackConfig
 from tasks.config.base_model import BaseModelBuildConfig
 from tasks.config.deployments import DeploymentsConfig
@@ -26,7 +27,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
 }
 """By folder below conf/."""
 
-FORMS = [ReindexConfig, RollbackConfig, DeploymentsConfig, SftConfig, DpoConfig, BaseModelBuildConfig]
+FORMS = [ReindexConfig, ApproveConfig, RollbackConfig, DeploymentsConfig, SftConfig, DpoConfig, BaseModelBuildConfig]
 
 
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONF)))
