@@ -57,10 +57,10 @@ def test_a_prompt_and_its_completion_are_texts_or_turns() -> None:
 
 
 def test_a_template_writes_json_as_it_is_and_reaches_columns_of_any_name() -> None:
-    columns = {"prompt": "{{ row['Customer text'] }}", "completion": '{"intent": {{ intent | tojson }}}'}
+    columns = {"prompt": "{{ row['Customer text'] }}", "completion": '{"intent": {{ intent | tojson }}}\n'}
     values = {"Customer text": "Où est-il ?", "intent": "it's <né>"}
     assert parts(values, "prompt_completion", columns=columns) == {
-        "messages": [user("Où est-il ?"), assistant('{"intent": "it\'s <né>"}')]
+        "messages": [user("Où est-il ?"), assistant('{"intent": "it\'s <né>"}\n')]
     }
 
 

@@ -67,7 +67,7 @@ def shown(source: str) -> str:
     """The source as it may be shown to people: a URL without user, password and query."""
     if "://" not in source:
         return source
-    return re.sub(r"://[^/@]*@", "://", source.partition("?")[0])
+    return re.sub(r":///?[^/@]*@", "://", source.partition("?")[0])
 
 
 def _read_hub(source: str, split: str) -> Iterator[Row]:
