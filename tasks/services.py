@@ -265,9 +265,10 @@ def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> None:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """A zombie that nobody reaps, as in a container, has ended."""
+    """A zombie that nobody reaps, as in a container, has ended; unless a last thread still holds its ports."""
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        is_zombie = process.status() == psutil.STATUS_ZOMBIE
+        return process.is_running() and (not is_zombie or process.num_threads() > 1)
     except psutil.NoSuchProcess:
         return False
 

@@ -63,8 +63,8 @@ def write_deployments(folder: Path, *deployments: dict[str, Any]) -> Path:
     return file
 
 
-def toy(name: str, **settings: object) -> dict[str, Any]:
-    return {"name": "toy", "flow": f"tests/toys.py:{name}", "limit": None} | settings
+def toy(flow: str, **settings: object) -> dict[str, Any]:
+    return {"name": "toy", "flow": f"tests/toys.py:{flow}", "limit": None} | settings
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,9 @@ def _let_a_night_pass(home: Home) -> None:
             ("automation_bucket", "end"),
             ("flow_run_state", "timestamp"),
         ):
-            database.execute(f"""UPDATE {table} SET "{column}" = datetime("{column}", '-1 day')""")
+            database.execute(
+                f"""UPDATE {table} SET "{column}" = datetime("{column}", '-1 day') || substr("{column}", 20)"""
+            )
 
 
 def _state(run: UUID) -> str:
