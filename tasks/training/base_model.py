@@ -122,6 +122,7 @@ def learn_tokenizer(texts: Sequence[str], config: BaseModelBuildConfig) -> Any:
         additional_special_tokens=[START],
         chat_template=TEMPLATE,
         clean_up_tokenization_spaces=False,
+        model_max_length=config.context,
     )
 
 
@@ -227,21 +228,21 @@ def card(config: BaseModelBuildConfig, trained: Trained) -> str:
     return f"""# Tiny base model
 
 A causal language model of {trained.parameters / 1e6:.1f} million parameters, made by `flows/build_base_model.py` for
-tests and the demo, where no model hub can be reached. It copies, looks up, writes JSON and speaks simple sentences; it
-knows next to nothing, and nobody should ask it for facts.
+tests and the demo, where no model hub can be reached. It copies, looks up and writes JSON, mostly rightly; it cannot
+calculate and knows next to nothing.
 
-Shape: Qwen3, {config.layers} layers, width {config.width}, vocabulary {config.vocabulary} (byte-level BPE; spaces and
-digits stand alone), context {config.context} tokens, embeddings tied, bf16.
+- Shape: Qwen3, {config.layers} layers, width {config.width}, context {config.context} tokens, embeddings tied, bf16.
+- Vocabulary: {config.vocabulary} tokens, byte-level BPE; spaces and digits stand alone.
+- Training: on a CPU, seed {config.seed}, {trained.tokens:,} tokens in {trained.steps:,} steps and \
+{trained.seconds / 60:.0f} minutes.
+- Loss in nats a token at the end: {trained.loss:.2f} on exercises (questions weigh {config.prompt_weight:g}), \
+{trained.text_loss:.2f} on text.
+- Licence: that of the project. The exercises say nothing about support messages, which are the demo's task.
 
 | text | kind | licence |
 | --- | --- | --- |
 {rows}
-| exercises (`tasks/training/mixture.py`) | made by the project | as the project |
-
-Trained on a CPU with seed {config.seed}: {trained.tokens:,} tokens in {trained.steps:,} steps,
-{trained.seconds / 60:.0f} minutes; final loss {trained.loss:.2f} nats a token (questions weigh
-{config.prompt_weight:g}), {trained.text_loss:.2f} on text. The exercises say nothing about support messages, which are
-the demo's task. Licence of the weights: that of the project.
+| exercises of `tasks/training/mixture.py` | made by the project | as the project |
 """
 
 
