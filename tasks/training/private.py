@@ -84,6 +84,6 @@ def _secrets() -> dict[str, Callable[[str], bool]]:
         analyze = detector().analyze_string
         return lambda text: any(analyze(text))
 
-    detectors = get_mapping_from_secret_type_to_class()
+    detectors: dict[str, type] = get_mapping_from_secret_type_to_class()
     found = {kind: has(detector) for kind, detector in sorted(detectors.items()) if kind not in NOISY}
     return found | {"Secret Keyword": _has_assignment}
