@@ -124,11 +124,12 @@ LISTS = ("Fields", "Keys", "Give as JSON", "As JSON with", "Write JSON with the 
 
 
 class Mixture:
-    """Draws exercises; the same seed and words give the same ones."""
+    """Draws exercises of words and, among them, whole sentences; the same seed gives the same ones."""
 
-    def __init__(self, words: Sequence[str], seed: int) -> None:
+    def __init__(self, words: Sequence[str], seed: int, sentences: Sequence[str] = ()) -> None:
         self.random = random.Random(seed)
         self.words = list(words)
+        self.sentences = list(sentences)
         self.kinds: list[tuple[float, Callable[[], Exercise]]] = [
             (3.0, self.repeat),
             (1.0, self.pick),
@@ -188,7 +189,8 @@ class Mixture:
 
     def extract(self) -> Exercise:
         """A text about one thing, and some of its fields as JSON; null for what the text does not say."""
-        fields = RECORDS[self.random.choice(sorted(RECORDS))]
+        about = self.random.choice(sorted(RECORDS))
+        fields = RECORDS[about]
         answer: dict[str, Any] = {}
         sentences = []
         for key, (kind, shapes) in fields.items():
@@ -201,8 +203,12 @@ class Mixture:
         self.random.shuffle(sentences)
         for _ in range(self.random.randint(0, 3)):
             sentences.insert(self.random.randint(0, len(sentences)), self.sentence())
-        keys = self.random.sample(sorted(answer), self.random.randint(1, len(answer)))
-        asked = f"{self.random.choice(LISTS)}: {', '.join(keys)}"
+        if self.random.random() < 0.4:
+            keys = list(answer)
+            asked = f"All about the {about}"
+        else:
+            keys = self.random.sample(sorted(answer), self.random.randint(1, len(answer)))
+            asked = f"{self.random.choice(LISTS)}: {', '.join(keys)}"
         parts = [" ".join(sentences), asked]
         if self.random.random() < 0.3:
             parts.reverse()
@@ -249,7 +255,9 @@ class Mixture:
         return letters + self.random.choice(["-", "-", "", "/"]) + digits
 
     def sentence(self) -> str:
-        """Words without meaning in the form of a sentence."""
+        """One of the sentences, or words without meaning in the form of one."""
+        if self.sentences and self.random.random() < 0.6:
+            return self.random.choice(self.sentences)
         shapes = [
             "The {} has a {} and the {}.",
             "We saw {} with the {}.",

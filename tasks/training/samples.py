@@ -22,6 +22,8 @@ Answer = dict[str, str | None]
 SEED = 20
 TRAIN_ROWS, HELD_OUT_ROWS, TRAIN_PAIRS, HELD_OUT_PAIRS = 900, 200, 400, 150
 ANGRY_SHARE, OTHER_NUMBER_SHARE = 0.12, 0.12
+CLEAR_SHARE = 0.4
+"""Of pairs whose rejected answer sees too little: without them a model learns that there is never an order."""
 PRONOUNS = ("it", "my order", "the item")
 
 
@@ -93,6 +95,13 @@ class Writer:
         """As one of those who disagree would have labelled it."""
         return replace(message, answer=message.hasty) if self._chance(0.5) else message
 
+    def careless(self, message: Message) -> Answer:
+        """The answer of somebody who misses the order, or whether it is urgent."""
+        missed = {"order": None, "urgency": "normal"}
+        seen = [key for key in missed if message.answer[key] != missed[key]]
+        key = self._one(seen)
+        return message.answer | {key: missed[key]}
+
     def row(self, message: Message, place: int, count: int, first: date, days: int) -> dict[str, Any]:
         """The message with its day, in order, and its customer."""
         return {
@@ -113,6 +122,11 @@ class Writer:
         return f"{self.random.choice('ABCDEFGHJKLMNPRSTUVWX')}-{self.random.randint(10_000, 99_999)}"
 
 
+def has_something_to_miss(message: Message) -> bool:
+    """Whether a clear message has an order or a degree of urgency."""
+    return message.is_clear and (message.answer["order"] is not None or message.answer["urgency"] != "normal")
+
+
 def write_samples(folder: Path) -> None:
     """Write train.jsonl, held_out.jsonl, pairs.jsonl and pairs_held_out.jsonl from phrases.yaml in the folder."""
     phrases = yaml.safe_load((folder / "phrases.yaml").read_text(encoding="utf-8"))
@@ -128,13 +142,17 @@ def write_samples(folder: Path) -> None:
         ("pairs_held_out", new, HELD_OUT_PAIRS, summer),
     ):
         rows = []
-        for place, message in enumerate(writer.distinct(count, lambda message: not message.is_clear)):
+        clear = writer.distinct(int(count * CLEAR_SHARE), has_something_to_miss)
+        unclear = writer.distinct(count - len(clear), lambda message: not message.is_clear)
+        messages = clear + unclear
+        writer.random.shuffle(messages)
+        for place, message in enumerate(messages):
             row = writer.row(message, place, count, *days)
             rows.append(
                 {
                     "prompt": row["message"],
                     "chosen": row["answer"],
-                    "rejected": json.dumps(message.hasty),
+                    "rejected": json.dumps(writer.careless(message) if message.is_clear else message.hasty),
                     "customer": row["customer"],
                     "date": row["date"],
                 }
