@@ -74,7 +74,7 @@ def run(config: SftConfig) -> Finetune:
 
 
 def test_an_adapter_that_beats_its_base_goes_live_and_loads_from_mlflow(
-    conf: Path, ready_home: Home, tiny_model: Path, tmp_path: Path
+    conf: Path, ready_home: Home, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = run(configured(conf))
     assert (done.decision, done.version, done.live) == ("promote", 1, 1), done.reasons
@@ -85,7 +85,7 @@ def test_an_adapter_that_beats_its_base_goes_live_and_loads_from_mlflow(
     assert (run_data.info.status, run_data.inputs.dataset_inputs[0].dataset.name) == ("FINISHED", "rows")
     assert {"loss", "tokens_per_second", "candidate_held_out_loss"} <= run_data.data.metrics.keys()
 
-    mlflow.set_tracking_uri(ready_home.tracking_uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", ready_home.tracking_uri)
     answers = mlflow.pyfunc.load_model("models:/tiny@champion").predict(["please cancel"], params={"max_new_tokens": 4})
     assert [type(answer) for answer in answers] == [str]
     manifest, folder = fetch_adapter("tiny", "champion", tmp_path / "fetched", ready_home)
