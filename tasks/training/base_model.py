@@ -186,7 +186,7 @@ def train(
     losses: list[float] = []
     text_losses: list[float] = []
     tokens = 0
-    with ThreadPoolExecutor(config.replicas) as pool:
+    with ThreadPoolExecutor(config.replicas, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for step in range(1, config.steps + 1):
             are_text = [chooser.random() < config.text_share for _ in replicas]
             batches = [next(prose if is_text else exercises) for is_text in are_text]
