@@ -173,6 +173,8 @@ def _start(home: Home, services: dict[str, Service], name: str, command: list[st
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "1"),
         # what should happen to a run that crashed before a night without a server still happens in the morning
         "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
+        # its pages ask the server they came from; by default they would ask port 4200, whatever its port is
+        "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", "/api"),
         # of no use here, and takes half the time to start
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
