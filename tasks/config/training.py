@@ -238,7 +238,7 @@ class AdapterGateConfig(Strict):
 
 
 class FinetuneConfig(Strict):
-    """What SFT and DPO have in common."""
+    """What SFT and DPO have in common, in the order of the form."""
 
     name: Name
     """Name of the adapter in the MLflow registry."""
@@ -250,14 +250,20 @@ class FinetuneConfig(Strict):
     """Adapter to go on from, such as support@champion or support@3; a new one on the base model, if empty."""
     held_out_share: float = Field(0.1, gt=0, lt=1)
     """Share of the rows held out for scoring, where the data set has no cut-off and no held-out rows of its own."""
-    lora: LoraConfig = LoraConfig()
-    """The shape of the adapter; a parent's own shape is kept."""
-    machine: MachineConfig = MachineConfig()
-    """How the machine is used."""
-    gate: AdapterGateConfig = AdapterGateConfig()
-    """What the adapter must show."""
     promote: Literal["auto", "ask", "never"] = "ask"
     """Put an adapter that passes live at once, leave it as candidate for a person, or only register it."""
+    training: OptimizerConfig = OptimizerConfig()
+    """The steps of the training."""
+    lora: LoraConfig = LoraConfig()
+    """The shape of the adapter; a parent's own shape is kept."""
+    checks: CheckConfig = CheckConfig()
+    """What the data must show."""
+    scoring: ScoringConfig = ScoringConfig()
+    """What the adapter is scored on."""
+    gate: AdapterGateConfig = AdapterGateConfig()
+    """What the adapter must show."""
+    machine: MachineConfig = MachineConfig()
+    """How the machine is used."""
     lock_minutes: float = Field(30, ge=0)
     """How long a second run for the same adapter waits for the first before it is skipped."""
 
@@ -265,12 +271,8 @@ class FinetuneConfig(Strict):
 class SftConfig(FinetuneConfig):
     """Teach a model how to answer, from examples (supervised fine-tuning with LoRA)."""
 
-    checks: CheckConfig = CheckConfig()
-    """What the data must show."""
     training: SftOptimizerConfig = SftOptimizerConfig()
     """The steps of the training."""
-    scoring: ScoringConfig = ScoringConfig()
-    """What the adapter is scored on."""
 
     @model_validator(mode="after")
     def _schema_is_named(self) -> "SftConfig":
