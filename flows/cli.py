@@ -321,7 +321,7 @@ def mend(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def demo(as_json: Json = False) -> None:
-    """Four nights of a small documentation set, a rollback and the ledger, in data/demo."""
+    """An index over four nights, an adapter over three fine-tunes, a rollback of each, in data/demo."""
     import shutil
 
     folder = ROOT / "data" / "demo"
@@ -329,6 +329,7 @@ def demo(as_json: Json = False) -> None:
     home = Home(folder)
     os.environ |= {"TANDEM_HOME": str(folder), "PREFECT_HOME": str(home.data / "prefect")}
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.chdir(ROOT)
 
     def call() -> dict[str, Any]:
         from flows.demo import run_demo
@@ -467,25 +468,23 @@ def _print_passages(passages: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_demo(result: dict[str, Any], folder: Path) -> None:
-    columns = ["step", "decision", "version", "live", "what", "ndcg@10", "why"]
-    rows = [[_shown(step.get(column)) for column in columns] for step in result["story"]]
-    _table(columns, rows)
-    print(f"\n“{result['asked']}” answered before the rollback:\n  {result['before_rollback'][:240]}")
-    print(f"and after it, without a restart:\n  {result['after_rollback'][:240]}")
-    print("\nThe ledger:\n" + "\n".join(f"  {line}" for line in result["ledger"]))
+    columns = ["step", "decision", "version", "live", "what", "score", "why"]
+    for what in ("index", "adapter"):
+        story = result[what]
+        print(f"\nThe {what}:")
+        _table(columns, [[step.get(column) for column in columns] for step in story["steps"]])
+        print(f"\n“{story['asked']}” answered before the rollback:\n  {story['before_rollback'][:240]}")
+        print(f"and after it, without a restart:\n  {story['after_rollback'][:240]}")
+        print("The ledger:\n" + "\n".join(f"  {line}" for line in story["ledger"]))
     print(f"\n{result['seconds']} s. To look further:")
     for command in (
         f"TANDEM_HOME={folder} {VENV}/tandem status",
-        f"TANDEM_HOME={folder} {VENV}/tandem search samples '{result['asked']}' --tenant south",
+        f"TANDEM_HOME={folder} {VENV}/tandem search samples '{result['index']['asked']}' --tenant south",
         f"TANDEM_HOME={folder} {VENV}/tandem unhold samples --reason 'mended'",
         f"{VENV}/mlflow server --backend-store-uri sqlite:///{folder}/mlruns/mlflow.db --port 5000",
         f"PREFECT_HOME={folder}/data/prefect {VENV}/prefect server start",
     ):
         print(f"  {command}")
-
-
-def _shown(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _line(text: str) -> str:

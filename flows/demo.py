@@ -1,4 +1,4 @@
-"""The story of Tandem in one go: nights, a gate that says no, a rollback, and what the ledger remembers of it."""
+"""The story of Tandem in one go: an index and an adapter are renewed, a gate says no to each, each is rolled back."""
 
 import shutil
 import time
@@ -8,12 +8,16 @@ from typing import Any
 
 import yaml
 
+from flows.finetune_dpo import finetune_dpo
+from flows.finetune_sft import finetune_sft
 from flows.reindex import reindex
 from flows.rollback import RollbackConfig, rollback
+from tasks.adapters import live_adapter
 from tasks.config.index import ReindexConfig
 from tasks.config.loading import load_config
 from tasks.config.settings import Home
-from tasks.records import Move, Night
+from tasks.config.training import DpoConfig, SftConfig
+from tasks.records import Finetune, Move, Night
 from tasks.registry.connection import connect
 from tasks.registry.ledger import history
 from tasks.registry.pointers import pointers
@@ -22,22 +26,35 @@ from tasks.serving import live_index
 SAMPLES = Path("data") / "samples"
 QUERY = "how many hours are bus camera pictures kept"
 TENANT = "south"
-REASON = "the new retention period is not yet agreed"
+MESSAGE = "Where is my garden lamp? My loyalty card is B-55231. Never again!"
+RETENTION = "the new retention period is not yet agreed"
+URGENCY = "the help desk wants angry messages first until Monday"
+TOO_FAST = 0.03
+"""A learning rate at which the tiny base model forgets most of what it could do."""
+
+Say = Callable[[str], None]
+Story = dict[str, Any]
 
 
-def run_demo(root: Path, home: Home, say: Callable[[str], None]) -> dict[str, Any]:
-    """Four nights, a rollback and a look back, from the sample documents of the repository at `root`."""
+def run_demo(root: Path, home: Home, say: Say) -> Story:
+    """The index's story, then the adapter's, from the samples of the repository at `root`."""
     began = time.time()
+    index, adapter = index_story(root, home, say), adapter_story(root, home, say)
+    return {"index": index, "adapter": adapter, "seconds": round(time.time() - began, 1)}
+
+
+def index_story(root: Path, home: Home, say: Say) -> Story:
+    """Four nights and a rollback."""
     samples = root / SAMPLES
     site = home.root / "site"
     shutil.copytree(samples / "night1", site)
     plan = yaml.safe_load((samples / "night2" / "changes.yaml").read_text(encoding="utf-8"))
-    config = _config(root, site)
-    story: list[dict[str, Any]] = []
+    config = _pointed_at(site, root)
+    steps: list[dict[str, Any]] = []
 
     def night(title: str) -> None:
         say(title)
-        story.append({"step": title, **_of_night(reindex(config))})
+        steps.append({"step": title, **_of_night(reindex(config))})
 
     night("First night: everything is new")
     night("Second night: nothing changed")
@@ -45,24 +62,46 @@ def run_demo(root: Path, home: Home, say: Callable[[str], None]) -> dict[str, An
     night("Third night: edits, a new page, a move, a deletion")
     _damage(site, plan["damaged_night"])
     night("Fourth night: the export was broken, every page is a login form")
-    say("On call: roll back")
-    answer_before = _ask(config.name, home)
-    move = rollback(RollbackConfig(name=config.name, reason=REASON, by="on call", dry_run=False))
-    story.append({"step": "Rollback", **_of_move(move)})
+    answer_before = _search(config.name, home)
+    say("On call: roll the index back")
+    steps.append({"step": "Rollback", **_roll_back(config.name, RETENTION)})
+    return _told(config.name, home, steps, QUERY, answer_before, _search(config.name, home))
+
+
+def adapter_story(root: Path, home: Home, say: Say) -> Story:
+    """Examples teach the form of an answer, preferences settle what examples left open; then a mistake, a rollback."""
+    examples = load_config(root / "conf" / "sft" / "support.yaml", SftConfig)
+    pairs = load_config(root / "conf" / "dpo" / "support.yaml", DpoConfig)
+    faster = examples.training.model_copy(update={"learning_rate": TOO_FAST, "max_steps": 40})
+    steps: list[dict[str, Any]] = []
+
+    say("SFT: support messages become JSON")
+    steps.append({"step": "SFT on examples", **_of_finetune(finetune_sft(examples), "schema_valid", "base")})
+    say("DPO: pairs of answers settle what the examples left open")
+    done = finetune_dpo(pairs)
+    steps.append({"step": "DPO on pairs", **_of_finetune(done, "preference_accuracy", "champion")})
+    say("SFT once more, ten times as fast")
+    done = finetune_sft(examples.model_copy(update={"training": faster}))
+    steps.append({"step": "SFT, too fast", **_of_finetune(done, "general_loss", "base")})
+    answer_before = _answer(examples.name, home)
+    say("On call: roll the adapter back")
+    steps.append({"step": "Rollback", **_roll_back(examples.name, URGENCY)})
+    return _told(examples.name, home, steps, MESSAGE, answer_before, _answer(examples.name, home))
+
+
+def _told(name: str, home: Home, steps: list[dict[str, Any]], asked: str, before: str, after: str) -> Story:
+    client = connect(home)
     return {
-        "story": story,
-        "asked": QUERY,
-        "before_rollback": answer_before,
-        "after_rollback": _ask(config.name, home),
-        "held": pointers(connect(home), config.name).hold,
-        "ledger": [
-            f"{m.what} {m.before} → {m.after}: {m.reason} ({m.by})" for m in history(connect(home), config.name)
-        ],
-        "seconds": round(time.time() - began, 1),
+        "steps": steps,
+        "asked": asked,
+        "before_rollback": before,
+        "after_rollback": after,
+        "held": pointers(client, name).hold,
+        "ledger": [f"{m.what} {m.before} → {m.after}: {m.reason} ({m.by})" for m in history(client, name)],
     }
 
 
-def _config(root: Path, site: Path) -> ReindexConfig:
+def _pointed_at(site: Path, root: Path) -> ReindexConfig:
     """The samples' own configuration, pointed at the working copy."""
     config = load_config(root / "conf" / "index" / "samples.yaml", ReindexConfig)
     sources = [source.model_copy(update={"location": str(site / source.name)}) for source in config.sources]
@@ -84,12 +123,20 @@ def _damage(site: Path, plan: dict[str, str]) -> None:
         page.write_text(plan["text"], encoding="utf-8")
 
 
-def _ask(name: str, home: Home) -> str:
+def _search(name: str, home: Home) -> str:
     from tasks.index.search import Filters
 
     _, found = live_index(name, home).search([QUERY], k=1, filters=Filters(tenant=TENANT))
     text = found[0][0].text
     return next(line.strip() for line in text.splitlines() if "camera" in line)
+
+
+def _answer(name: str, home: Home) -> str:
+    return live_adapter(name, home)([MESSAGE])[0]
+
+
+def _roll_back(name: str, reason: str) -> dict[str, Any]:
+    return _of_move(rollback(RollbackConfig(name=name, reason=reason, by="on call", dry_run=False)))
 
 
 def _of_night(night: Night) -> dict[str, Any]:
@@ -100,9 +147,24 @@ def _of_night(night: Night) -> dict[str, Any]:
         "version": night.version,
         "live": night.live,
         "what": counts or "nothing to do",
-        "ndcg@10": night.scores.get("ndcg@10"),
+        "score": f"ndcg@10 {night.scores['ndcg@10']:.3f}" if night.scores else "",
         "why": night.reasons[0],
         "seconds": round(sum(night.seconds.values()), 2),
+    }
+
+
+def _of_finetune(done: Finetune, score: str, beside: str) -> dict[str, Any]:
+    """What a fine-tune did, with one score beside that of another contender."""
+    return {
+        "decision": done.decision,
+        "version": done.version,
+        "live": done.live,
+        "what": f"{done.counts['rows: train']} rows, {done.counts['steps']} steps",
+        "score": f"{score} {done.scores[beside][score]:.3f} → {done.scores['candidate'][score]:.3f}",
+        "scores": done.scores,
+        "reasons": done.reasons,
+        "why": done.reasons[0],
+        "seconds": round(sum(done.seconds.values()), 2),
     }
 
 

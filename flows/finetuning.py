@@ -18,11 +18,12 @@ from tasks.report_adapter import draw, publish, summarise, write_report
 from tasks.score import score, scoring_job
 from tasks.timing import timed
 from tasks.tracking import mlflow_run
-from tasks.train import train, training_job
+from tasks.train import die_with_worker, train, training_job
 
 
 def fine_tune(config: SftConfig | DpoConfig) -> Finetune:
     """Check the data, train, score beside base and champion, judge, register, and put live what may go live."""
+    die_with_worker()
     home = find_home()
     with model_lock(home.locks, config.name, config.lock_minutes * 60):
         mend(config.name, home)
@@ -44,17 +45,17 @@ def one_adapter(config: SftConfig | DpoConfig, run_id: str, home: Home) -> tuple
             trained = train(config.name, training_job(config, data, parent, folder), run_id)
         beside = find_beside(config, trained, folder, home)
         with timed(seconds, "score"):
-            contenders = score(config.name, scoring_job(config, data, beside, folder), config.gate.confidence)
-        verdict = judge_adapter(config, contenders, beside.champion, home)
+            scoring = score(config.name, scoring_job(config, data, beside, folder), config.gate.confidence)
+        verdict = judge_adapter(config, scoring.contenders, beside.champion, home)
         manifest = describe_adapter(config, trained, data, parent.version, home)
-        done = summarise(config, manifest, data, trained, contenders, verdict, seconds, run_id)
+        done = summarise(config, manifest, data, trained, scoring.contenders, verdict, seconds, run_id)
         with timed(seconds, "register"):
-            report, figures = write_report(done, contenders, config), draw(contenders, run_id, home)
+            report, figures = write_report(done, scoring, config), draw(scoring.contenders, run_id, home)
             version = register_adapter(config, manifest, trained, done, verdict, report, figures)
         followed, live = follow_verdict(version, verdict)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     done = replace(done, decision=followed.decision, reasons=followed.reasons, live=live)
-    report = write_report(done, contenders, config)
+    report = write_report(done, scoring, config)
     keep_report(run_id, report)
     return done, report

@@ -5,6 +5,7 @@ Knows nothing of Prefect, so that a model loaded from MLflow starts quickly.
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ def prove(manifest: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _, files = fetch_adapter(adapter.adapter, number_of(adapter.tag), Path(folder), find_home())
         prove_shapes(check_weights(adapter, files), files)
+
+
+def live_adapter(name: str, home: Home) -> Callable[..., list[str]]:
+    """What answers now under a name, as `answering` opens it. Raises RegistryError where nothing is live."""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest, files = fetch_adapter(name, "champion", Path(folder), home)
+        return answering(asdict(manifest), str(files))
 
 
 def answering(manifest: Mapping[str, Any], adapter: str) -> Callable[..., list[str]]:

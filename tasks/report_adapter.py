@@ -8,14 +8,22 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
-from tasks.evaluation.adapter_report import differences_table, plot_contenders, plot_losses, say_worth, scores_table
+from tasks.evaluation.adapter_report import (
+    differences_table,
+    plot_contenders,
+    plot_losses,
+    say_worth,
+    scores_table,
+    slices_table,
+    worst_table,
+)
 from tasks.judge import compared_score
 from tasks.progress import artifact_key
 from tasks.records import AdapterManifest, Finetune, PreparedData, Trained, Verdict, number_of
 from tasks.registry.connection import connect
 from tasks.registry.runs import read_curve
 from tasks.report import VERDICTS, markdown_table
-from tasks.score import Contenders
+from tasks.score import Contenders, Scoring
 
 HOW_TO_APPROVE = "It waits for approval: `tandem promote {name} {version}`, or the flow `approve` in the Prefect UI."
 
@@ -38,6 +46,7 @@ def summarise(
         reasons=verdict.reasons,
         version=number_of(manifest.tag),
         counts={f"rows: {what}": count for what, count in data.counts.items()} | {"steps": trained.steps},
+        decisions=trained.decisions,
         scores={
             who: {name: score.estimate.mean for name, score in scores.items()} for who, scores in contenders.items()
         },
@@ -46,8 +55,11 @@ def summarise(
     )
 
 
-def write_report(done: Finetune, contenders: Contenders, config: SftConfig | DpoConfig) -> str:
+def write_report(done: Finetune, scoring: Scoring, config: SftConfig | DpoConfig) -> str:
     """The fine-tune as markdown."""
+    contenders, compared = scoring.contenders, compared_score(config)
+    slices = slices_table(contenders, compared, scoring.labels)
+    worst = worst_table(contenders, compared, scoring.texts)
     waits = done.decision == "promote" and done.live != done.version and config.promote == "ask"
     parts = [
         f"# {done.adapter}: Version {done.version} {VERDICTS[done.decision]}",
@@ -56,11 +68,14 @@ def write_report(done: Finetune, contenders: Contenders, config: SftConfig | Dpo
         HOW_TO_APPROVE.format(name=done.adapter, version=done.version) if waits else "",
         "## Scores",
         _table(scores_table(contenders)),
-        say_worth(contenders, compared_score(config), config.gate.confidence),
+        say_worth(contenders, compared, config.gate.confidence),
         "## The candidate beside the others, row by row",
         _table(differences_table(contenders, config.gate.confidence)),
+        *(["## By label", _table(slices)] if slices else []),
+        *(["## Rows answered worst", _table(worst)] if worst else []),
         "## Data and training",
         markdown_table(["what", "count"], [[name, f"{count:,}"] for name, count in done.counts.items()]),
+        "\n".join(f"- {decision}" for decision in done.decisions),
         "## Time",
         markdown_table(["step", "seconds"], [[step, f"{spent:.2f}"] for step, spent in done.seconds.items()]),
     ]

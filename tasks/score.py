@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import task
@@ -17,6 +18,7 @@ from tasks.evaluation.scores import (
     HELD_OUT_LOSS,
     PREFERENCE_ACCURACY,
     PREFERENCE_MARGIN,
+    SUITE,
     Score,
     make_score,
 )
@@ -27,6 +29,17 @@ from tasks.training.scoring_job import Scored, ScoredAll, ScoringJob
 
 SCORER = "tasks.training.scorer"
 Contenders = Mapping[str, Mapping[str, Score]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Every score of every contender, and the rows they were scored on."""
+
+    contenders: Contenders
+    labels: dict[str, str]
+    """By row, where it has one."""
+    texts: dict[str, dict[str, str]]
+    """The reference, and the answer of each contender that was asked, by row."""
 
 
 def scoring_job(config: SftConfig | DpoConfig, data: PreparedData, beside: Beside, folder: Path) -> ScoringJob:
@@ -45,8 +58,8 @@ def scoring_job(config: SftConfig | DpoConfig, data: PreparedData, beside: Besid
 
 
 @task(name="score", task_run_name="score {name}")
-def score(name: str, job: ScoringJob, confidence: float) -> Contenders:
-    """Every score of every contender.
+def score(name: str, job: ScoringJob, confidence: float) -> Scoring:
+    """Score every contender on every row.
 
     Raises:
         TrainingError: a contender could not be loaded, or memory did not suffice.
@@ -60,7 +73,18 @@ def score(name: str, job: ScoringJob, confidence: float) -> Contenders:
                     advance(1)
                 case "failed":
                     raise TrainingError(event["reason"])
-    return measure(ScoredAll.read(job.folder), job.scoring, confidence)
+    scored = ScoredAll.read(job.folder)
+    return Scoring(
+        contenders=measure(scored, job.scoring, confidence),
+        labels={row: label for row, label in zip(scored.ids, scored.labels, strict=True) if label is not None},
+        texts={
+            column: dict(zip(scored.ids, texts, strict=False))
+            for column, texts in [
+                ("reference", scored.references),
+                *((who, found.answers) for who, found in scored.contenders.items() if found.answers),
+            ]
+        },
+    )
 
 
 def measure(scored: ScoredAll, scoring: ScoringConfig, confidence: float) -> Contenders:
@@ -75,12 +99,14 @@ def _measure(all_: ScoredAll, found: Scored, scoring: ScoringConfig, confidence:
     )
     texts = [f"text {number}" for number in range(len(found.general_nats))]
     questions = [f"question {number}" for number in range(len(found.general_right))]
+    suites = {SUITE + name: ([f"{name} {n}" for n in range(len(of))], of, None) for name, of in found.suites.items()}
     given = {
         HELD_OUT_LOSS: (all_.ids, found.nats, found.tokens),
         PREFERENCE_ACCURACY: (all_.ids, [float(margin > 0) for margin in found.margins], None),
         PREFERENCE_MARGIN: (all_.ids, found.margins, None),
         GENERAL_LOSS: (texts, found.general_nats, found.general_tokens),
         GENERAL_ACCURACY: (questions, [float(right) for right in found.general_right], None),
+        **suites,
     }
     return scores | {
         name: make_score(name, rows, values, beside, confidence)

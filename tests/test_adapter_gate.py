@@ -89,8 +89,10 @@ def test_a_loss_against_the_champion_that_is_no_noise_is_rejected_with_both_numb
     assert "A loss of more than 0.020 that is no noise: exact_match 0.900, champion (version 3)" in found.reasons[0]
 
 
-def test_a_gain_over_the_champion_is_not_called_a_loss() -> None:
-    assert verdict(GOOD, BAD, BAD).reasons[2].startswith("No loss beyond noise: exact_match 0.900, champion")
+def test_a_gain_over_the_champion_is_called_one_where_it_is_no_noise() -> None:
+    assert verdict(GOOD, BAD, BAD).reasons[2].startswith("Better, and it is no noise: exact_match 0.900, champion")
+    slightly = {"exact_match": right(0.89)}
+    assert verdict(GOOD, BAD, slightly).reasons[2].startswith("No loss beyond noise: exact_match 0.900, champion")
 
 
 def test_a_loss_against_the_champion_that_may_be_noise_is_for_a_person() -> None:
@@ -115,6 +117,14 @@ def test_general_questions_lost_reject_or_ask_for_a_person() -> None:
     found = verdict(GOOD | {GENERAL_ACCURACY: many}, BAD)
     assert found.decision == "reject"
     assert "A loss of accuracy on general questions of more than 0.050 that is no noise" in found.reasons[0]
+
+
+def test_a_suite_lost_is_forgetting_too() -> None:
+    suite = "suite: gsm8k"
+    found = verdict(GOOD | {suite: right(0.3)}, BAD | {suite: right(0.6)})
+    assert found.decision == "reject"
+    assert "suite: gsm8k 0.300, base 0.600" in found.reasons[0]
+    assert verdict(GOOD, BAD | {suite: right(0.6)}).decision == "hold"
 
 
 def test_dpo_is_judged_by_preferences_and_sft_without_answers_by_the_held_out_loss() -> None:

@@ -1,25 +1,43 @@
-"""The demo tells the story it promises: a first, a quiet, a changed and a damaged night, and a rollback."""
+"""The demo tells the stories it promises: of an index and of an adapter, each refused once and rolled back."""
 
 from pathlib import Path
 
 import pytest
 
-from flows.demo import REASON, run_demo
+from flows.demo import RETENTION, URGENCY, adapter_story, index_story
 from tasks.config.settings import Home
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("prefect")
 
 
-@pytest.mark.usefixtures("prefect")
-def test_the_demo_tells_of_four_nights_and_a_rollback_that_changes_the_answer(ready_home: Home) -> None:
+def test_four_nights_and_a_rollback_that_changes_the_answer(ready_home: Home) -> None:
     said: list[str] = []
-    result = run_demo(ROOT, ready_home, said.append)
-    story = result["story"]
-    assert [step["decision"] for step in story] == ["promote", "unchanged", "promote", "reject", "rollback"]
-    assert [step["version"] for step in story] == [1, None, 2, 3, None]
-    assert [step["live"] for step in story] == [1, 1, 2, 2, 1]
+    story = index_story(ROOT, ready_home, said.append)
+    steps = story["steps"]
+    assert [step["decision"] for step in steps] == ["promote", "unchanged", "promote", "reject", "rollback"]
+    assert [step["version"] for step in steps] == [1, None, 2, 3, None]
+    assert [step["live"] for step in steps] == [1, 1, 2, 2, 1]
     assert len(said) == 5
-    assert "48 hours" in result["before_rollback"]
-    assert "72 hours" in result["after_rollback"]
-    assert result["held"] == f"rolled back by on call: {REASON}"
-    assert result["ledger"][-1] == f"champion 2 → 1: {REASON} (on call)"
+    assert "48 hours" in story["before_rollback"]
+    assert "72 hours" in story["after_rollback"]
+    assert story["held"] == f"rolled back by on call: {RETENTION}"
+    assert story["ledger"][-1] == f"champion 2 → 1: {RETENTION} (on call)"
+
+
+@pytest.mark.timeout(1500)
+def test_an_adapter_learns_the_form_then_the_preferences_and_one_that_forgets_is_refused(
+    ready_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    story = adapter_story(ROOT, ready_home, print)
+    examples, pairs, too_fast, rolled_back = story["steps"]
+    assert [step["decision"] for step in story["steps"]] == ["promote", "promote", "reject", "rollback"]
+    assert [step["live"] for step in story["steps"]] == [1, 2, 2, 1]
+    assert examples["scores"]["base"]["schema_valid"] < 0.05
+    assert min(examples["scores"]["candidate"][score] for score in ("valid_json", "schema_valid")) >= 0.95
+    assert any(reason.startswith("Better, and it is no noise: preference_accuracy") for reason in pairs["reasons"])
+    assert too_fast["why"].startswith("A rise of cross-entropy on general text of more than")
+    assert story["held"] == f"rolled back by on call: {URGENCY}"
+    assert story["ledger"][-1] == f"champion 2 → 1: {URGENCY} (on call)"
+    assert rolled_back["live"] == 1

@@ -217,7 +217,12 @@ class ScoringConfig(Strict):
     general_choices: str = "data/samples/general/choices.jsonl"
     """Multiple-choice questions, not about the task, scored by the likelihood of each choice."""
     suites: tuple[str, ...] = ()
-    """Tasks of lm-evaluation-harness to run beside, such as gsm8k; needs the extra `harness`."""
+    """Tasks of lm-evaluation-harness, such as gsm8k, that tell with the general texts what was forgotten; needs the
+    extra `harness`."""
+    suites_folder: str = ""
+    """Folder with tasks of your own for the harness, as YAML files."""
+    suite_rows: int = Field(200, ge=1)
+    """Questions of each suite that are asked."""
 
 
 class AdapterGateConfig(Strict):
@@ -234,7 +239,7 @@ class AdapterGateConfig(Strict):
     max_forgotten: float = Field(0.1, ge=0)
     """Rise of cross-entropy on general text that is tolerated, in nats a token."""
     max_general_loss: Share = 0.05
-    """Loss of accuracy on general multiple-choice questions that is tolerated."""
+    """Loss of accuracy on general multiple-choice questions, and on each suite, that is tolerated."""
 
 
 class FinetuneConfig(Strict):

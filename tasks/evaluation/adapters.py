@@ -28,16 +28,15 @@ from tasks.evaluation.scores import (
     GENERAL_ACCURACY,
     GENERAL_LOSS,
     LOSSES,
+    SUITE,
     Score,
     compare_scores,
 )
 from tasks.records import Verdict
 
 ROWS = Words("loss", "row", "rows")
-FORGETTING = {
-    GENERAL_LOSS: Words("rise of cross-entropy on general text", "text", "texts"),
-    GENERAL_ACCURACY: Words("loss of accuracy on general questions", "question", "questions"),
-}
+TEXTS = Words("rise of cross-entropy on general text", "text", "texts")
+QUESTIONS = Words("loss of accuracy on general questions", "question", "questions")
 
 
 def decide_adapter(
@@ -77,7 +76,9 @@ def decide_adapter(
             _judge_champion(ours, theirs.get(compared), champion, gate),
         ):
             found[decision].append(sentence)
-    for name, allowed in ((GENERAL_LOSS, gate.max_forgotten), (GENERAL_ACCURACY, gate.max_general_loss)):
+    allowances = {GENERAL_LOSS: gate.max_forgotten, GENERAL_ACCURACY: gate.max_general_loss}
+    suites = {name: gate.max_general_loss for name in base if name.startswith(SUITE)}
+    for name, allowed in (allowances | suites).items():
         decision, sentence = _judge_forgetting(scores.get(name), base.get(name), name, allowed, gate)
         found[decision].append(sentence)
     return conclude(found["reject"], found["hold"], found["promote"], promote)
@@ -136,4 +137,4 @@ def _judge_forgetting(
 ) -> tuple[Decision, str]:
     if ours is None or base is None:
         return "hold", f"{name} was not scored for adapter and base, so nothing says how much the adapter forgets."
-    return judge_loss(compare_scores(ours, base, gate.confidence), "base", allowed, FORGETTING[name])
+    return judge_loss(compare_scores(ours, base, gate.confidence), "base", allowed, TEXTS if name == GENERAL_LOSS else QUESTIONS)

@@ -122,6 +122,8 @@ def judge_loss(comparison: Comparison, other: str, max_loss: float, words: Words
         return "promote", f"The {words.loss} hangs on one {words.one} ({row}: {before:.3f} to {after:.3f}): {numbers}."
     if proven:
         return "promote", f"A {words.loss}, but within the tolerated {max_loss:.3f}: {numbers}."
+    if comparison.proven:
+        return "promote", f"Better, and it is no noise: {numbers}."
     return "promote", f"No {words.loss} beyond noise: {numbers}."
 
 

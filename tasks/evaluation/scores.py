@@ -23,6 +23,9 @@ GENERAL_LOSS = "general_loss"
 GENERAL_ACCURACY = "general_accuracy"
 """Share of right answers to multiple-choice questions that are not about the task."""
 
+SUITE = "suite: "
+"""What the names of scores of lm-evaluation-harness begin with."""
+
 LOSSES = (HELD_OUT_LOSS, GENERAL_LOSS)
 """Scores of which lower is better."""
 

@@ -94,6 +94,7 @@ def _score_one(
         general_nats=[-a_token(each) for each in general],
         general_tokens=[count for _, count in general],
         general_right=_choose(model, tokenizer, job),
+        suites=_run_suites(model, tokenizer, job),
     )
 
 
@@ -115,6 +116,15 @@ def _choose(model: Any, tokenizer: Any, job: ScoringJob) -> list[bool]:
         best = max(range(len(choices)), key=lambda place: a_token(found[place]))
         right.append(item["choices"][best] == item["answer"])
     return right
+
+
+def _run_suites(model: Any, tokenizer: Any, job: ScoringJob) -> dict[str, list[float]]:
+    if not job.scoring.suites:
+        return {}
+    from tasks.training.suites import run_suites
+
+    scoring = job.scoring
+    return run_suites(model, tokenizer, scoring.suites, scoring.suites_folder, scoring.suite_rows)
 
 
 def _with_adapters(model: Any, adapters: dict[str, Path]) -> tuple[Any, dict[str, Use]]:

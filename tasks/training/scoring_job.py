@@ -61,6 +61,8 @@ class Scored:
     """Of the general texts."""
     general_right: list[bool] = field(default_factory=list)
     """Whether the likeliest choice of a general question was the right one."""
+    suites: dict[str, list[float]] = field(default_factory=dict)
+    """By suite, the value of its metric for each question."""
 
 
 @dataclass(frozen=True, slots=True)
