@@ -14,6 +14,8 @@ from tasks.registry.pointers import ALIASES, pointers
 from tasks.registry.runs import running
 from tasks.registry.versions import list_names, list_versions, load_manifest
 
+BUILD = "tandem reindex CONF, or for an adapter tandem sft CONF or tandem dpo CONF, to build a new version"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -41,7 +43,7 @@ def _examine(client: MlflowClient, name: str) -> Iterator[Finding]:
             yield from _examine_version(client, name, pointer, number, others)
     if left := running(client, name):
         yield Finding(
-            f"{name}: {len(left)} MLflow runs are RUNNING; unless a night is under way their processes are gone",
+            f"{name}: {len(left)} MLflow runs are RUNNING; unless a night or a fine-tune is under way their processes are gone",
             f"tandem mend {name}",
         )
 
@@ -76,7 +78,7 @@ def _examine_version(
         remedies = {
             "champion": _go_live(name, others),
             "previous": _go_back(name, [other for other in others if other != number]),
-            "candidate": "tandem reindex CONF, to build another",
+            "candidate": BUILD,
         }
         yield Finding(f"{name}: version {number} ({pointer}): {error}", remedies[pointer])
 
@@ -94,7 +96,7 @@ def _once_live(client: MlflowClient, name: str, moves: Sequence[Entry], champion
 
 
 def _go_live(name: str, others: list[int]) -> str:
-    return f"tandem promote {name} {others[0]}" if others else "tandem reindex CONF, to build a new version"
+    return f"tandem promote {name} {others[0]}" if others else BUILD
 
 
 def _go_back(name: str, others: list[int]) -> str:
