@@ -43,7 +43,7 @@ def _examine(client: MlflowClient, name: str) -> Iterator[Finding]:
             yield from _examine_version(client, name, pointer, number, others)
     if left := running(client, name):
         yield Finding(
-            f"{name}: {len(left)} MLflow runs are RUNNING; unless a night or a fine-tune is under way their processes are gone",
+            f"{name}: {len(left)} MLflow runs are RUNNING; unless work is under way their processes are gone",
             f"tandem mend {name}",
         )
 
