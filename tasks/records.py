@@ -266,6 +266,8 @@ class Trained:
     """Folder."""
     steps: int
     seconds: float
+    decisions: tuple[str, ...]
+    """How the machine was used, and why, as sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +283,8 @@ class Finetune:
     live: int | None = None
     """The version that is live afterwards."""
     counts: dict[str, int] = field(default_factory=dict)
+    decisions: tuple[str, ...] = ()
+    """How the machine was used, and why, as sentences."""
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     """By contender, then by score."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Trains an adapter in a process of its own, shows how it goes, and goes on where a killed training was."""
 
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,10 +21,16 @@ from tasks.registry.checkpoints import fetch_checkpoint, keep_checkpoint
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.runs import log, log_points, system_metrics
 from tasks.training.job import CHECKPOINTS_FOLDER, Event, TrainingJob
-from tasks.training.process import run_job
+from tasks.training.process import die_with_parent, run_job
 
 WORKER = "tasks.training.worker"
 SECONDS_BETWEEN_SENDS = 2.0
+
+
+def die_with_worker() -> None:
+    """Let a flow run die with the worker that started it: nobody else could cancel it, and another worker goes on."""
+    if "PREFECT__FLOW_RUN_ID" in os.environ:  # not where a person started it, from a terminal that may be closed
+        die_with_parent()
 
 
 def _died(task: Task[..., Any], run: Any, state: Any) -> bool:
@@ -53,25 +60,34 @@ def train(name: str, job: TrainingJob, run_id: str) -> Trained:
         ProcessDiedError: the process was killed, three times.
     """
     client = connect(find_home())
+    decisions: list[str] = []
     with system_metrics(client, run_id):
         while True:
             checkpoint = fetch_checkpoint(client, run_id, job.folder / CHECKPOINTS_FOLDER)
-            ended = _follow(name, replace(job, checkpoint=checkpoint), client, run_id)
+            ended = _follow(name, replace(job, checkpoint=checkpoint), client, run_id, decisions)
             if ended["event"] == "done":
-                return Trained(ended["adapter"], ended["steps"], ended["seconds"])
-            job = _with_half_the_rows(job)
+                return Trained(ended["adapter"], ended["steps"], ended["seconds"], tuple(decisions))
+            fewer = _with_half_the_rows(job)
+            decisions.append(
+                f"memory ran out with {job.rows_at_once} rows at once: went on with {fewer.rows_at_once}, "
+                "and more accumulation"
+            )
+            get_logger(__name__).warning(decisions[-1])
+            job = fewer
 
 
-def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str) -> Event:
-    """Run the process and pass on what it tells. Returns its last event: done, or out of memory."""
-    decisions: list[str] = []
+def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, decisions: list[str]) -> Event:
+    """Run the process, pass on what it tells, and add what it decided.
+
+    Returns its last event: done, or out of memory.
+    """
     reached = 0
     event: Event = {}
     with ExitStack() as stack:
         curve = stack.enter_context(_Curve(client, run_id))
         for event in run_job(WORKER, job):
             match event["event"]:
-                case "decision":
+                case "decision" if event["text"] not in decisions:
                     decisions.append(event["text"])
                 case "begin":
                     log(client, run_id, texts={"decisions.txt": "\n".join(decisions)})
@@ -120,8 +136,4 @@ def _with_half_the_rows(job: TrainingJob) -> TrainingJob:
         raise TrainingError(
             "there is not enough memory for one row at a time: lower training.max_length, or take a smaller base model"
         )
-    fewer = job.rows_at_once // 2
-    get_logger(__name__).warning(
-        "Memory ran out with %d rows at once: going on with %d, and more accumulation.", job.rows_at_once, fewer
-    )
-    return replace(job, rows_at_once=fewer)
+    return replace(job, rows_at_once=job.rows_at_once // 2)
