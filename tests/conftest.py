@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.tiny_models"]
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the others compute as well
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tandem-tests-")
 prepare_environment(Home(Path(os.environ["PREFECT_HOME"])))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let files that take minutes begin first, or they would be left over at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture

@@ -18,30 +18,28 @@ from uuid import UUID
 
 import psutil
 import pytest
-import yaml
 from prefect import get_client
-from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling
 
 from tasks.config.services import Service, read_services, runs, use_services, write_services
 from tasks.config.settings import Home
 from tasks.deploy import SETTLED
 from tasks.services import MARK, down
+from tests.installation import (
+    Installation,
+    cancel,
+    heartbeats,
+    installed,
+    lives,
+    read,
+    state,
+    tandem,
+    write_deployments,
+)
 from tests.servers import free_port
 from tests.waiting import wait_for
 
-TANDEM = Path(sys.executable).with_name("tandem")
+pytestmark = pytest.mark.long
 NAMES = {"mlflow", "prefect", "worker-cpu", "worker-gpu"}
-OWN = ("TANDEM_HOME", "PREFECT_HOME", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
-
-
-def tandem(home: Home, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, which knows of no home and no server but these."""
-    environment = {name: value for name, value in os.environ.items() if name not in OWN}
-    environment["TANDEM_HOME"] = str(home.root)
-    command = [str(TANDEM), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def started_by(home: Home) -> list[psutil.Process]:
@@ -56,59 +54,27 @@ def started_by(home: Home) -> list[psutil.Process]:
     return found
 
 
-def write_deployments(folder: Path, *deployments: dict[str, Any]) -> Path:
-    pools = [{"name": "cpu"}, {"name": "gpu", "limit": 1}]
-    file = folder / "deployments.yaml"
-    file.write_text(yaml.safe_dump({"work_pools": pools, "deployments": list(deployments)}))
-    return file
-
-
 def toy(flow: str, **settings: object) -> dict[str, Any]:
     return {"name": "toy", "flow": f"tests/toys.py:{flow}", "limit": None} | settings
 
 
-@dataclass(frozen=True)
-class Installation:
-    """A home whose services are up, with the toys as deployments."""
-
-    home: Home
-    deployments: Path
-    first: dict[str, Any]
-    """What the first `tandem up --json` printed."""
-
-    def start(self, flow: str, folder: Path, deployment_name: str = "toy") -> UUID:
-        folder.mkdir()
-        with get_client(sync_client=True) as client:
-            deployment = client.read_deployment_by_name(f"{flow}/{deployment_name}")
-            return client.create_flow_run_from_deployment(deployment.id, parameters={"folder": str(folder)}).id
-
-    def address(self, server: str) -> str:
-        return str(next(row["address"] for row in self.first["services"] if row["name"] == server))
-
-    def pid(self, service: str) -> int:
-        return read_services(self.home)[service].pid
+def start(here: Installation, deployment: str, folder: Path) -> UUID:
+    """Start a toy, which writes down in the folder what it does."""
+    folder.mkdir()
+    return here.start(deployment, folder=str(folder))
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    folder = tmp_path_factory.mktemp("services")
-    home = Home(folder / "home")
-    deployments = write_deployments(
-        folder,
+    toys = (
         toy("dies_once", retry_crashed=2, cron="0 2 * * *"),
         toy("dies_always", retry_crashed=1),
         toy("sleeps_once", retry_crashed=2),
         toy("sleeps_once", retry_crashed=2, work_pool="gpu", name="on-gpu"),
         toy("waits_for_child", work_pool="gpu"),
     )
-    ports = ["--mlflow-port", free_port(), "--prefect-port", free_port()]
-    up = tandem(home, "up", deployments, *ports, "--json")
-    try:
-        assert up.returncode == 0, up.stderr
-        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{read_services(home)['prefect'].port}/api"}):
-            yield Installation(home, deployments, json.loads(up.stdout))
-    finally:
-        down(home)
+    with installed(tmp_path_factory.mktemp("services"), *toys) as installation:
+        yield installation
 
 
 @dataclass(frozen=True)
@@ -131,11 +97,12 @@ class Lost:
 @pytest.fixture(scope="module")
 def lost(here: Installation, tmp_path_factory: pytest.TempPathFactory) -> Lost:
     folder = tmp_path_factory.mktemp("lost")
-    dies_once, dies_always = here.start("dies-once", folder / "once"), here.start("dies-always", folder / "always")
-    wait_for(lambda: _state(dies_once) == _state(dies_always) == "Crashed")
-    run = here.start("sleeps-once", folder / "run")
+    dies_once = start(here, "dies-once/toy", folder / "once")
+    dies_always = start(here, "dies-always/toy", folder / "always")
+    wait_for(lambda: state(dies_once) == state(dies_always) == "Crashed")
+    run = start(here, "sleeps-once/toy", folder / "run")
     wait_for((folder / "run" / "attempt-1").exists)
-    wait_for(lambda: bool(_heartbeats(run)))
+    wait_for(lambda: bool(heartbeats(run)))
     worker = psutil.Process(here.pid("worker-cpu"))
     for process in [*worker.children(recursive=True), worker]:
         process.kill()
@@ -179,7 +146,7 @@ def test_a_second_up_starts_only_what_is_missing_and_where_it_was(here: Installa
 def test_one_run_at_a_time_on_the_gpu_and_a_cancelled_one_makes_room_within_ten_seconds(
     here: Installation, tmp_path: Path
 ) -> None:
-    first, second = (here.start("waits-for-child", tmp_path / name) for name in ("first", "second"))
+    first, second = (start(here, "waits-for-child/toy", tmp_path / name) for name in ("first", "second"))
     ran = tmp_path / "first"
     wait_for(lambda: any((tmp_path / name / "attempt-1").exists() for name in ("first", "second")))
     if not (ran / "attempt-1").exists():
@@ -190,23 +157,23 @@ def test_one_run_at_a_time_on_the_gpu_and_a_cancelled_one_makes_room_within_ten_
     pids = [int((ran / "attempt-1").read_text().split()[1]), int((ran / "child").read_text())]
     assert all(psutil.pid_exists(pid) for pid in pids)
     began = time.monotonic()
-    _cancel(first)
-    wait_for(lambda: not any(_lives(pid) for pid in pids), 10)
+    cancel(first)
+    wait_for(lambda: not any(lives(pid) for pid in pids), 10)
     print(f"cancelled in {time.monotonic() - began:.1f} s")
     wait_for((waits / "attempt-1").exists)
-    _cancel(second)
-    wait_for(lambda: {_state(first), _state(second)} == {"Cancelled"})
+    cancel(second)
+    wait_for(lambda: {state(first), state(second)} == {"Cancelled"})
 
 
 def test_a_run_that_kills_itself_goes_on_as_the_same_run(lost: Lost) -> None:
-    wait_for(lambda: _state(lost.dies_once) == "Completed", 120)
+    wait_for(lambda: state(lost.dies_once) == "Completed", 120)
     first, second = lost.attempts("once")
     assert first[0] == second[0] == str(lost.dies_once)
     assert first[1] != second[1]
 
 
 def test_a_run_whose_worker_was_killed_goes_on_as_the_same_run_on_the_next_worker(lost: Lost) -> None:
-    wait_for(lambda: _state(lost.run) == "Completed", 240)
+    wait_for(lambda: state(lost.run) == "Completed", 240)
     assert [run for run, _ in lost.attempts("run")] == [str(lost.run)] * 2
 
 
@@ -239,20 +206,20 @@ def test_an_up_that_fails_half_way_leaves_nothing_and_disturbs_no_other_home(
 
 
 def test_a_run_that_always_crashes_is_started_again_once_if_it_says_so(here: Installation, lost: Lost) -> None:
-    wait_for(lambda: len(lost.attempts("always")) == 2 and _state(lost.dies_always) == "Crashed", 120)
-    crashed = _read(lost.dies_always).state.timestamp  # type: ignore[union-attr]
+    wait_for(lambda: len(lost.attempts("always")) == 2 and state(lost.dies_always) == "Crashed", 120)
+    crashed = read(lost.dies_always).state.timestamp  # type: ignore[union-attr]
     wait_for(lambda: datetime.now(UTC) - crashed > SETTLED + timedelta(seconds=15), 120)
     assert len(lost.attempts("always")) == 2
 
 
 def test_down_ends_all_and_what_it_interrupted_goes_on_after_the_next_up(here: Installation, tmp_path: Path) -> None:
-    orphan = here.start("sleeps-once", tmp_path / "orphan")
-    asked = here.start("sleeps-once", tmp_path / "asked", "on-gpu")
+    orphan = start(here, "sleeps-once/toy", tmp_path / "orphan")
+    asked = start(here, "sleeps-once/on-gpu", tmp_path / "asked")
     attempts = [tmp_path / name / "attempt-1" for name in ("orphan", "asked")]
     wait_for(lambda: all(attempt.exists() for attempt in attempts))
     psutil.Process(here.pid("worker-cpu")).kill()
-    assert _lives(int(attempts[0].read_text().split()[1]))  # nobody watches it any more
-    wait_for(lambda: bool(_heartbeats(orphan)))
+    assert lives(int(attempts[0].read_text().split()[1]))  # nobody watches it any more
+    wait_for(lambda: bool(heartbeats(orphan)))
     said = tandem(here.home, "down", "--json")
     assert set(json.loads(said.stdout)["ended"]) == NAMES - {"worker-cpu"}
     assert not started_by(here.home)
@@ -261,7 +228,7 @@ def test_down_ends_all_and_what_it_interrupted_goes_on_after_the_next_up(here: I
     _let_a_night_pass(here.home)
     ports = [f"--{name}-port={urlsplit(here.address(name)).port}" for name in ("mlflow", "prefect")]
     assert tandem(here.home, "up", here.deployments, *ports).returncode == 0
-    wait_for(lambda: _state(orphan) == _state(asked) == "Completed", 180)
+    wait_for(lambda: state(orphan) == state(asked) == "Completed", 180)
 
 
 def test_down_leaves_a_process_alone_that_was_given_the_pid_of_a_service(home: Home) -> None:
@@ -295,28 +262,3 @@ def _let_a_night_pass(home: Home) -> None:
             database.execute(
                 f"""UPDATE {table} SET "{column}" = datetime("{column}", '-1 day') || substr("{column}", 20)"""
             )
-
-
-def _state(run: UUID) -> str:
-    return str(_read(run).state_name)
-
-
-def _read(run: UUID) -> FlowRun:
-    with get_client(sync_client=True) as client:
-        return client.read_flow_run(run)
-
-
-def _cancel(run: UUID) -> None:
-    """What the Prefect UI does."""
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run, Cancelling())
-
-
-def _heartbeats(run: UUID) -> list[Any]:
-    with get_client(sync_client=True) as client:
-        wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
-        return list(client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"])
-
-
-def _lives(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -1,0 +1,102 @@
+"""A home whose services `tandem up` started, and what a test does with the runs of its workers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import yaml
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
+
+from tasks.config.services import read_services
+from tasks.config.settings import Home
+from tasks.services import down
+from tests.servers import free_port
+
+TANDEM = Path(sys.executable).with_name("tandem")
+OWN = ("TANDEM_HOME", "PREFECT_HOME", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
+
+
+def tandem(home: Home, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which knows of no home and no server but these."""
+    environment = {name: value for name, value in os.environ.items() if name not in OWN}
+    environment["TANDEM_HOME"] = str(home.root)
+    command = [str(TANDEM), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def write_deployments(folder: Path, *deployments: dict[str, Any]) -> Path:
+    pools = [{"name": "cpu"}, {"name": "gpu", "limit": 1}]
+    file = folder / "deployments.yaml"
+    file.write_text(yaml.safe_dump({"work_pools": pools, "deployments": list(deployments)}))
+    return file
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A home whose services are up, with these deployments."""
+
+    home: Home
+    deployments: Path
+    first: dict[str, Any]
+    """What the first `tandem up --json` printed."""
+
+    def start(self, deployment: str, **parameters: Any) -> UUID:
+        """Create a run of the deployment, named ``flow/deployment``."""
+        with get_client(sync_client=True) as client:
+            found = client.read_deployment_by_name(deployment)
+            return client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+
+    def address(self, server: str) -> str:
+        return str(next(row["address"] for row in self.first["services"] if row["name"] == server))
+
+    def pid(self, service: str) -> int:
+        return read_services(self.home)[service].pid
+
+
+@contextmanager
+def installed(folder: Path, *deployments: dict[str, Any]) -> Iterator[Installation]:
+    """Services of a new home, which this process uses while the block lasts; nothing of it runs afterwards."""
+    home, file = Home(folder / "home"), write_deployments(folder, *deployments)
+    up = tandem(home, "up", file, "--mlflow-port", free_port(), "--prefect-port", free_port(), "--json")
+    try:
+        assert up.returncode == 0, up.stderr
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{read_services(home)['prefect'].port}/api"}):
+            yield Installation(home, file, json.loads(up.stdout))
+    finally:
+        down(home)
+
+
+def state(run: UUID) -> str:
+    return str(read(run).state_name)
+
+
+def read(run: UUID) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run)
+
+
+def cancel(run: UUID) -> None:
+    """What the Prefect UI does."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Cancelling())
+
+
+def heartbeats(run: UUID) -> list[Any]:
+    with get_client(sync_client=True) as client:
+        wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
+        return list(client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"])
+
+
+def lives(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
