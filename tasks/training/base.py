@@ -84,6 +84,9 @@ def load_base(folder: Path, dtype: "torch.dtype", *, attention: str | None = Non
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from tasks.training.varlen import register
+
+    register()
     options: dict[str, Any] = {"dtype": dtype}
     if attention:
         options["attn_implementation"] = attention

@@ -3,16 +3,24 @@
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.config.training import MachineConfig
+from tasks.config.training import LoraConfig, MachineConfig
 
 if TYPE_CHECKING:
     import torch
 
+VARLEN = "varlen"
+"""The name under which transformers knows `tasks.training.varlen.attend`."""
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "H20": 148, "B200": 2250, "A100": 312, "L40S": 362, "A10G": 70, "L4": 121}
 """Dense bf16 matrix rate by GPU, in 10¹² operations a second, as in NVIDIA's data sheets."""
-SAMPLE_TOKENS = 256
+SAMPLE = (8, 128)
+"""Rows and tokens of the step by which precisions are compared on a CPU; …"""
+SAMPLE_STEPS = 5
+"""… and how often each takes it."""
+CLEARLY = 1.25
+"""How many times as fast bf16 must be, so that chance does not decide otherwise when a training goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,31 +29,34 @@ class Speed:
 
     precision: Literal["bf16", "fp32"]
     attention: str
+    """As transformers names it."""
     liger: bool
+    """Fused kernels by Liger, …"""
+    compiled: bool
+    """… or layers compiled by torch."""
     on_gpu: bool
     reasons: tuple[str, ...]
 
 
-def choose_speed(machine: MachineConfig, model_folder: Any) -> Speed:
+def choose_speed(machine: MachineConfig, model_folder: Path) -> Speed:
     """Decide for the device that this process sees."""
     import torch
 
+    attention, why_attention = _attention(machine, model_folder)
     if not torch.cuda.is_available():
         on_cpu, why = _precision_on_cpu(machine, model_folder)
-        return Speed(on_cpu, "sdpa", False, False, (why, "attention by SDPA: there is no GPU"))
+        return Speed(on_cpu, attention, False, False, False, (why, why_attention))
     precision: Literal["bf16", "fp32"] = "fp32" if machine.precision == "fp32" else "bf16"
-    attention, why_attention = _attention_on_gpu(machine)
     liger = machine.fused and find_spec("liger_kernel") is not None
+    compiled = machine.fused and not liger and find_spec("triton") is not None
+    kernels = "Liger" if liger else "torch.compile, layer by layer" if compiled else "none, as `fused` is off"
     return Speed(
         precision,
         attention,
         liger,
+        compiled,
         True,
-        (
-            f"{precision} weights on {torch.cuda.get_device_name()}",
-            why_attention,
-            "fused kernels by Liger" if liger else "no fused kernels: liger-kernel is not installed or `fused` is off",
-        ),
+        (f"{precision} weights on {torch.cuda.get_device_name()}", why_attention, f"fused kernels by {kernels}"),
     )
 
 
@@ -72,37 +83,81 @@ def flops_per_token(model: Any) -> float:
     return sum(count * (6 if trained else 4) for count, trained in counts) + 4 * head
 
 
-def _attention_on_gpu(machine: MachineConfig) -> tuple[str, str]:
-    if machine.fused and find_spec("flash_attn_interface"):
-        return "flash_attention_3", "variable-length attention by FlashAttention 3"
-    if machine.fused and find_spec("flash_attn"):
-        return "flash_attention_2", "variable-length attention by FlashAttention 2"
-    return "sdpa", "attention by SDPA: flash-attn is not installed or `fused` is off"
+def _attention(machine: MachineConfig, model_folder: Path) -> tuple[str, str]:
+    """The attention and the reason for it."""
+    if not machine.fused:
+        return "sdpa", "attention by SDPA: `fused` is off"
+    if not _is_plain(model_folder):
+        return "sdpa", "attention by SDPA: the model's own is none of causal rows alone"
+    if problem := _kernel_problem():
+        return "sdpa", f"attention by SDPA: variable-length attention does not run here ({problem})"
+    return VARLEN, "variable-length attention without masks"
 
 
-def _precision_on_cpu(machine: MachineConfig, model_folder: Any) -> tuple[Literal["bf16", "fp32"], str]:
+def _is_plain(model_folder: Path) -> bool:
+    """Whether the model's layers are causal attention, in full or through a window, and nothing beside."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(model_folder)
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    return (
+        getattr(model, "_supports_flash_attn", False)
+        and kinds <= {"full_attention", "sliding_attention"}
+        and not capped
+        and config.model_type != "gpt_oss"  # its attention has sinks
+    )
+
+
+def _kernel_problem() -> str | None:
+    """What stands against the GPU's kernel, found by running it once."""
+    import torch
+
+    from tasks.training.varlen import attend
+
+    if not torch.cuda.is_available():
+        return None
+    rows = torch.zeros(1, 2, 4, 64, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    starts = torch.tensor([0, 1, 4], dtype=torch.int32, device="cuda")
+    try:
+        attend(None, rows, rows, rows, None, cu_seq_lens_q=starts, max_length_q=3)[0].sum().backward()
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return str(error).strip().partition("\n")[0]
+    return None
+
+
+def _precision_on_cpu(machine: MachineConfig, model_folder: Path) -> tuple[Literal["bf16", "fp32"], str]:
     if machine.precision != "auto":
         return machine.precision, f"{machine.precision} weights, as configured"
-    seconds = {name: _time_a_step(model_folder, name) for name in ("fp32", "bf16")}
-    fastest: Literal["bf16", "fp32"] = "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"
+    seconds = _time_steps(model_folder)
+    fastest: Literal["bf16", "fp32"] = "bf16" if CLEARLY * seconds["bf16"] < seconds["fp32"] else "fp32"
     figures = ", ".join(f"{name} {spent * 1000:.0f} ms" for name, spent in seconds.items())
-    return fastest, f"{fastest} weights: {SAMPLE_TOKENS} tokens forward and backward took {figures}"
+    return fastest, f"{fastest} weights: {SAMPLE[0] * SAMPLE[1]} tokens forward and backward took {figures}"
 
 
-def _time_a_step(folder: Any, precision: str) -> float:
-    """Best of three, in seconds, with the first one thrown away."""
+def _time_steps(folder: Path) -> dict[str, float]:
+    """Seconds by precision, the best of some steps taken in turns, with the first ones thrown away."""
     import torch
 
     from tasks.training.base import load_base
+    from tasks.training.lora import new_adapter
 
-    model = load_base(folder, dtype_of(precision))
-    tokens = torch.zeros((1, SAMPLE_TOKENS), dtype=torch.long)
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        model(input_ids=tokens, labels=tokens).loss.backward()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+    tokens = torch.zeros(SAMPLE, dtype=torch.long)
+    bodies = {
+        name: new_adapter(load_base(folder, dtype_of(name)), LoraConfig(), seed=0).get_base_model().base_model
+        for name in ("fp32", "bf16")
+    }
+    times: dict[str, list[float]] = {name: [] for name in bodies}
+    for _ in range(SAMPLE_STEPS):
+        for name, body in bodies.items():
+            start = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):  # as the trainer does
+                hidden = body(input_ids=tokens).last_hidden_state
+            hidden.float().sum().backward()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(spent[1:]) for name, spent in times.items()}
 
 
 def dtype_of(precision: str) -> "torch.dtype":

@@ -2,11 +2,12 @@
 
 import math
 from typing import Any
+from uuid import uuid4
 
 from tasks.config.training import DpoConfig, OptimizerConfig, SftConfig
 from tasks.errors import ModelError
 from tasks.training.job import CHECKPOINTS_FOLDER, TrainingJob
-from tasks.training.speed import Speed
+from tasks.training.speed import VARLEN, Speed
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 POINTS = 200
@@ -23,6 +24,7 @@ def sft_trainer(
     from trl import SFTConfig as TrlSftConfig
     from trl import SFTTrainer
 
+    prepare(model, speed)
     every_answer = marks_answers(tokenizer)
     settings = TrlSftConfig(
         **_common(job, config.training, speed),
@@ -46,7 +48,11 @@ def dpo_trainer(
     """A trainer over pairs. The log-probabilities of the reference are computed once, before the first step."""
     from trl import DPOConfig as TrlDpoConfig
     from trl import DPOTrainer
+    from trl.trainer import dpo_trainer as internals
 
+    prepare(model, speed)
+    # TRL names the cache of the reference after a hash of all weights, half a minute for 7B; nobody reads it twice
+    internals.hash_module = lambda module: uuid4().hex
     settings = TrlDpoConfig(
         **_common(job, config.training, speed),
         loss_type=[config.training.loss],
@@ -61,6 +67,25 @@ def dpo_trainer(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
+
+
+def prepare(model: Any, speed: Speed) -> None:
+    """Leave out what a loss does not need, and let what is left be compiled where that was decided."""
+    from peft.tuners.lora import LoraLayer
+
+    from tasks.training.varlen import score_labelled_tokens, without_padding
+
+    score_labelled_tokens()
+    base = model.get_base_model()
+    if speed.attention == VARLEN:
+        without_padding(base)
+    if speed.precision == "bf16":
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                module.cast_input_dtype_enabled = False  # to fp32, which autocast would at once take back
+    if speed.compiled:
+        for layer in base.base_model.layers:
+            layer.compile(dynamic=True)
 
 
 def marks_answers(tokenizer: Any) -> bool:

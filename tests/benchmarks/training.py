@@ -1,0 +1,344 @@
+"""Fine-tuning beside TRL as it comes: tokens a second, loss curves, share of the matrix rate; and what a flow adds.
+
+    python -m tests.benchmarks.training [--device cpu|cuda] [--shape tiny|7b|small] [--quick]
+
+Both sides take turns, each in a process of its own, over the same rows in the same order. On a CPU the model is the
+project's tiny base and the rows are its support messages; on a GPU it is a 7B-shaped model of random weights, with
+fewer layers where the memory is small. `--shape small --device cpu` runs on a CPU what is otherwise for a GPU.
+"""
+
+import argparse
+import json
+import math
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
+from tasks.training.base import load_tokenizer
+from tasks.training.job import TrainingJob
+from tests.benchmarks.installation import new_home, prefect_server
+from tests.benchmarks.reporting import save, table
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "data" / "models" / "tiny"
+SUPPORT = ROOT / "data" / "samples" / "support"
+SIDES = ("trl", "tandem")
+WARM_UP = 2
+"""Steps that are left out: kernels are chosen and compiled in them."""
+SHAPES = {
+    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "small": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+}
+VOCABULARY = {"7b": 32_000, "small": 4096}
+WIDTH = {"7b": 4096, "small": 128}
+"""Longest row, in tokens."""
+WHOLE_MODEL_GB = 100
+"""GPU memory in which TRL's defaults hold all 32 layers in fp32; with less there are fewer layers."""
+ROWS_AT_ONCE = 4
+TEN_THOUSAND = {"7b": (10_000, 500), "small": (64, 16)}
+"""Rows of the epoch that is timed whole, and their tokens, about."""
+
+Run = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured: steps of each run, and how often both sides take their turn."""
+
+    steps: int
+    rounds: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--shape", choices=("tiny", *SHAPES), help="tiny on a CPU, 7b on a GPU, if not given")
+    parser.add_argument("--quick", action="store_true", help="one round of few steps, and no whole epoch")
+    parser.add_argument("--only", help="a name of a comparison, or overhead, or epoch")
+    args = parser.parse_args()
+    shape = args.shape or ("7b" if args.device == "cuda" else "tiny")
+    plan = Plan(8, 1) if args.quick else Plan(60, 3) if shape == "tiny" else Plan(12, 2)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        new_home(folder / "home")
+        jobs = tiny_jobs(folder, plan) if shape == "tiny" else large_jobs(folder, shape, plan)
+        runs = {name: in_turns(name, job, plan) for name, job in jobs.items() if args.only in (None, name)}
+        result: dict[str, Any] = {"device": device_name(), "shape": shape, "plan": [plan.steps, plan.rounds]}
+        result |= {"comparisons": {name: compare(both) for name, both in runs.items()}, "runs": runs}
+        if shape == "tiny" and args.only in (None, "overhead"):
+            result["overhead"] = overhead(jobs["sft"], plan)
+        if shape != "tiny" and args.only in (None, "epoch") and not args.quick:
+            result["epoch"] = whole_epoch(folder, shape)
+    save(f"training_{shape}", f"Fine-tuning beside TRL's defaults, {result['device']}", result, tables(result))
+
+
+def device_name() -> str:
+    if not torch.cuda.is_available():
+        return "CPU"
+    card = torch.cuda.get_device_properties(0)
+    return f"{card.name}, {card.total_memory / 2**30:.0f} GB, CUDA {torch.version.cuda}"
+
+
+def tiny_jobs(folder: Path, plan: Plan) -> dict[str, TrainingJob]:
+    """The demo's two trainings: its rows, and the settings of conf/."""
+    rows = [turns(row["message"], row["answer"]) for row in lines(SUPPORT / "train.jsonl")]
+    pairs = [pair(row["prompt"], row["chosen"], row["rejected"]) for row in lines(SUPPORT / "pairs.jsonl")]
+    settings = {"rows_at_once": 16, "batch_rows": 16, "max_length": 256}
+    return {
+        "sft": sft_job(folder / "sft", TINY, rows, plan.steps, settings | {"learning_rate": 3e-3, "packing": False}),
+        "dpo": dpo_job(folder / "dpo", TINY, pairs, plan.steps, settings | {"learning_rate": 5e-4}),
+    }
+
+
+def large_jobs(folder: Path, shape: str, plan: Plan) -> dict[str, TrainingJob]:
+    """Rows of mixed lengths, as conversations have them; rows of the full length; pairs of mixed lengths."""
+    model = make_model(folder / "model", shape)
+    write, width, count = Writer(), WIDTH[shape], plan.steps * 16
+    settings = {"rows_at_once": ROWS_AT_ONCE, "batch_rows": 16, "max_length": width, "learning_rate": 2e-4}
+    mixed = [turns(*write.texts(write.length(width), 0.3)) for _ in range(count)]
+    full = [turns(*write.texts(width + 64, 0.3)) for _ in range(count)]
+    pairs = [write.pair(write.length(width)) for _ in range(count)]
+    sft = settings | {"packing": False}
+    return {
+        "sft, mixed lengths": sft_job(folder / "mixed", model, mixed, plan.steps, sft),
+        "sft, full length": sft_job(folder / "full", model, full, plan.steps, sft | {"rows_at_once": 2}),
+        "dpo, mixed lengths": dpo_job(folder / "pairs", model, pairs, plan.steps, settings | {"rows_at_once": 2}),
+    }
+
+
+def make_model(folder: Path, shape: str) -> Path:
+    """A Llama of random weights in bf16, with the tiny base's tokenizer; returns its folder."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    values = dict(SHAPES[shape])
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        values["num_hidden_layers"] = math.ceil(values["num_hidden_layers"] * min(1, memory / WHOLE_MODEL_GB))
+    tokenizer = load_tokenizer(TINY)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY[shape],
+        max_position_embeddings=2 * WIDTH[shape],
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        dtype="bfloat16",
+        **values,
+    )
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlamaForCausalLM._from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()
+    return folder
+
+
+class Writer:
+    """Writes texts of about as many tokens as asked for; always the same ones."""
+
+    def __init__(self) -> None:
+        vocabulary = load_tokenizer(TINY).get_vocab()
+        self._words = sorted(word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
+        self._random = random.Random(0)
+
+    def length(self, width: int) -> int:
+        """Tokens of a conversation: log-normal around a sixth of the longest, as lengths of conversations are."""
+        return min(width, max(width // 64, int(self._random.lognormvariate(math.log(width / 6), 0.9))))
+
+    def text(self, tokens: int) -> str:
+        return " ".join(self._random.choices(self._words, k=max(1, tokens // 2)))  # a space is a token as well
+
+    def texts(self, tokens: int, share: float) -> tuple[str, str]:
+        """A question that takes its share of the tokens, and an answer."""
+        return self.text(int(tokens * share)), self.text(int(tokens * (1 - share)))
+
+    def pair(self, tokens: int) -> dict[str, Any]:
+        question, chosen = self.texts(tokens, 0.5)
+        return pair(question, chosen, self.text(tokens // 2))
+
+
+def lines(file: Path) -> Iterator[dict[str, str]]:
+    return map(json.loads, file.read_text("utf-8").splitlines())
+
+
+def turns(question: str, answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def pair(prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
+    answers = {"chosen": chosen, "rejected": rejected}
+    said = {name: [{"role": "assistant", "content": text}] for name, text in answers.items()}
+    return {"prompt": [{"role": "user", "content": prompt}], **said}
+
+
+def sft_job(folder: Path, model: Path, rows: list[Any], steps: int | None, settings: dict[str, Any]) -> TrainingJob:
+    named = {"name": "benchmark", "base": "tiny", "dataset": "support"}
+    config = SftConfig.model_validate(named | {"training": {"max_steps": steps} | settings})
+    return job(folder, model, rows, settings["rows_at_once"], sft=config)
+
+
+def dpo_job(folder: Path, model: Path, pairs: list[Any], steps: int, settings: dict[str, Any]) -> TrainingJob:
+    """Exactly one pass, so that the reference is computed for no pair that is not trained on."""
+    named = {"name": "benchmark", "base": "tiny", "dataset": "support_pairs"}
+    config = DpoConfig.model_validate(named | {"training": {"max_steps": steps} | settings})
+    repeated = [pairs[place % len(pairs)] for place in range(steps * config.training.batch_rows)]
+    return job(folder, model, repeated, settings["rows_at_once"], dpo=config)
+
+
+def job(
+    folder: Path,
+    model: Path,
+    rows: list[Any],
+    at_once: int,
+    sft: SftConfig | None = None,
+    dpo: DpoConfig | None = None,
+) -> TrainingJob:
+    folder.mkdir()
+    file = folder / "train.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return TrainingJob(folder / "job", BaseModelConfig(model=str(model)), sft, dpo, file, rows_at_once=at_once)
+
+
+def in_turns(name: str, of: TrainingJob, plan: Plan) -> dict[str, list[Run]]:
+    """Both sides train once a round, so that a busy machine slows them alike."""
+    runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+    for number in range(plan.rounds):
+        for side in SIDES:
+            run = one_side(side, replace(of, folder=of.folder / f"{side}{number}"))
+            runs[side].append(run)
+            print(f"{name} {number + 1}/{plan.rounds} {side}: {run['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
+    return runs
+
+
+def one_side(side: str, of: TrainingJob) -> Run:
+    """Train in a process of its own. Memory that runs out halves the rows at once, as the flow does."""
+    command = [sys.executable, "-m", "tests.benchmarks.training_side", side, str(of.save())]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        if side == "tandem" and "OutOfMemoryError" in done.stderr and of.rows_at_once > 1:
+            return one_side(side, replace(of, rows_at_once=of.rows_at_once // 2))
+        sys.exit(done.stderr[-4000:])
+    run: Run = json.loads(done.stdout.splitlines()[-1])
+    counted = run["steps"][WARM_UP:]
+    before = run["steps"][WARM_UP - 1]
+    seconds = counted[-1]["at"] - before["at"]
+    seconds += run["reference_seconds"] * len(counted) / len(run["steps"])
+    run["tokens_per_second"] = (counted[-1]["tokens"] - before["tokens"]) / seconds
+    run["share_of_matrix_rate"] = run["tokens_per_second"] * run["operations_per_token"] / run["matrix_rate"]
+    return run
+
+
+def compare(runs: dict[str, list[Run]]) -> dict[str, Any]:
+    """Tandem over TRL: the ratio in each round, and how far the loss curves are apart."""
+    speeds = {side: [run["tokens_per_second"] for run in of_side] for side, of_side in runs.items()}
+    ratios = [ours / theirs for ours, theirs in zip(speeds["tandem"], speeds["trl"], strict=True)]
+    curves = {side: [step["loss"] for step in of_side[0]["steps"]] for side, of_side in runs.items()}
+    apart = [abs(ours - theirs) for ours, theirs in zip(curves["tandem"], curves["trl"], strict=True)]
+    return {
+        "tokens_per_second": {side: median(values) for side, values in speeds.items()},
+        "times": median(ratios),
+        "times_range": [min(ratios), max(ratios)],
+        "first_losses": {side: curve[0] for side, curve in curves.items()},
+        "last_losses": {side: mean(curve[-3:]) for side, curve in curves.items()},
+        "losses_apart": max(apart),
+        "share_of_matrix_rate": {
+            side: median(run["share_of_matrix_rate"] for run in of_side) for side, of_side in runs.items()
+        },
+        "peak_gb": {side: of_side[0]["peak_gb"] for side, of_side in runs.items()},
+        "start_seconds": {side: median(run["start_seconds"] for run in of_side) for side, of_side in runs.items()},
+        "decisions": runs["tandem"][0]["decisions"],
+    }
+
+
+def whole_epoch(folder: Path, shape: str) -> dict[str, float]:
+    """An epoch of Tandem, packed, over rows of about equal length."""
+    count, tokens = TEN_THOUSAND[shape]
+    write = Writer()
+    rows = [turns(*write.texts(int(tokens * write._random.uniform(0.5, 1.5)), 0.3)) for _ in range(count)]
+    settings = {"rows_at_once": 2, "batch_rows": 4, "max_length": WIDTH[shape], "learning_rate": 2e-4, "epochs": 1}
+    of = sft_job(folder / "epoch", folder / "model", rows, None, settings)
+    run = one_side("tandem", of)
+    return {
+        "rows": count,
+        "tokens": run["steps"][-1]["tokens"],
+        "minutes": (run["steps"][-1]["at"] - run["begin"]) / 60,
+        "start_seconds": run["start_seconds"],
+        "tokens_per_second": run["tokens_per_second"],
+        "share_of_matrix_rate": run["share_of_matrix_rate"],
+    }
+
+
+def overhead(of: TrainingJob, plan: Plan) -> dict[str, Any]:
+    """The task of the flow, with MLflow and Prefect beside it, over the same trainer in a bare process."""
+    from prefect import flow
+
+    from tasks.tracking import mlflow_run
+    from tasks.train import train
+
+    @flow
+    def alone(name: str) -> tuple[float, float]:
+        import time
+
+        with mlflow_run("benchmark", "benchmark") as run_id:
+            start = time.perf_counter()
+            trained = train("benchmark", replace(of, folder=of.folder / name), run_id)
+            return trained.seconds, time.perf_counter() - start
+
+    bare, within, starts = [], [], []
+    with prefect_server():
+        alone("first")  # makes the databases
+        for number in range(plan.rounds):
+            run = one_side("tandem", replace(of, folder=of.folder / f"bare{number}"))
+            bare.append(run["steps"][-1]["at"] - run["begin"])
+            seconds, wall = alone(f"within{number}")
+            within.append(seconds)
+            starts.append(wall - seconds)
+    shares = [ours / direct - 1 for ours, direct in zip(within, bare, strict=True)]
+    return {
+        "direct_seconds": bare,
+        "flow_seconds": within,
+        "overhead": median(shares),
+        "overhead_range": [min(shares), max(shares)],
+        "start_seconds": median(starts),
+    }
+
+
+def tables(result: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            name,
+            found["tokens_per_second"]["trl"],
+            found["tokens_per_second"]["tandem"],
+            f"{found['times']:.2f} ({found['times_range'][0]:.2f} to {found['times_range'][1]:.2f})",
+            f"{found['first_losses']['trl']:.3f} → {found['last_losses']['trl']:.3f}",
+            f"{found['first_losses']['tandem']:.3f} → {found['last_losses']['tandem']:.3f}",
+            found["losses_apart"],
+            found["share_of_matrix_rate"]["trl"],
+            found["share_of_matrix_rate"]["tandem"],
+        ]
+        for name, found in result["comparisons"].items()
+    ]
+    columns = ["", "TRL, tokens/s", "Tandem, tokens/s", "times (range)", "loss TRL", "loss Tandem", "most apart"]
+    parts = [table([*columns, "of the matrix rate, TRL", "Tandem"], rows)] if rows else []
+    parts += [f"- {name}: {'; '.join(found['decisions'])}" for name, found in result["comparisons"].items()]
+    for name in ("overhead", "epoch"):
+        if name in result:
+            values = {key: value for key, value in result[name].items() if not isinstance(value, list)}
+            parts.append(table([name, *values], [["", *values.values()]]))
+    return parts
+
+
+if __name__ == "__main__":
+    main()
