@@ -1,7 +1,6 @@
 """Real fine-tunes on real workers that are killed, cancelled, or whose loss is lost."""
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 TRAINING, SCORING = "tasks.training.worker", "tasks.training.scorer"
+ENDED = ("Completed", "Failed", "Cancelled")
 STEPS = 300
 CHECKPOINT_MINUTES = 0.02
 
@@ -167,13 +167,9 @@ def test_a_cancelled_fine_tune_is_gone_within_ten_seconds_and_no_run_of_it_is_le
     flow = child.parent()
     assert flow
     cancel(run.flow_run)
-    began = time.monotonic()
     wait_for(lambda: not lives(child.pid), 10)
-    print(f"cancelled in {time.monotonic() - began:.1f} s")
     wait_for(lambda: not lives(flow.pid))
-    print(f"flow gone in {time.monotonic() - began:.1f} s")
     wait_for(lambda: state(run.flow_run) == "Cancelled")
-    print(f"Cancelled in {time.monotonic() - began:.1f} s")
     assert [each.info.status for each in run.runs(client)] in (["FAILED"], ["KILLED"])
 
 
@@ -181,7 +177,8 @@ def test_a_loss_that_is_no_number_fails_the_run_in_both_places(
     here: Installation, undisturbed: Started, client: MlflowClient
 ) -> None:
     run = start(here, "broken", base="broken")
-    wait_for(lambda: state(run.flow_run) == "Failed", 120)
+    wait_for(lambda: state(run.flow_run) in ENDED, 120)
+    assert state(run.flow_run) == "Failed"
     assert "the loss was nan at step 1" in (read(run.flow_run).state.message or "")  # type: ignore[union-attr]
     assert [each.info.status for each in run.runs(client)] == ["FAILED"]
     assert read(run.flow_run).run_count == 1
@@ -192,7 +189,8 @@ def test_a_fine_tune_whose_worker_was_killed_goes_on_to_the_adapter_it_would_hav
     here: Installation, lost: Lost, undisturbed: Started, client: MlflowClient, tmp_path: Path, which: str
 ) -> None:
     run: Started = getattr(lost, which)
-    wait_for(lambda: state(run.flow_run) == state(undisturbed.flow_run) == "Completed", 420)
+    wait_for(lambda: all(state(each.flow_run) in ENDED for each in (run, undisturbed)), 420)
+    assert state(run.flow_run) == state(undisturbed.flow_run) == "Completed"
     assert read(run.flow_run).run_count == 2
     [mlflow_run] = run.runs(client)
     [version] = list_versions(client, run.name)

@@ -1,0 +1,70 @@
+"""A training whose memory runs out goes on with half the rows at once."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.config.settings import Home
+from tasks.errors import TrainingError
+from tasks.records import Trained
+from tasks.registry.connection import connect
+from tasks.registry.runs import read_text, start_run
+from tasks.train import train
+from tasks.training.base import hash_base
+from tasks.training.job import TrainingJob
+from tests.little_memory import VARIABLE
+from tests.tiny_models import sft_job, write_rows
+
+pytestmark = pytest.mark.usefixtures("tiny_conf", "prefect")
+ROWS = 128
+ENOUGH_FOR_HALF = 500
+"""Megabytes: all rows take 680, half of them 360."""
+ENOUGH_TO_LOAD = 150
+
+
+@pytest.fixture
+def job(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
+    """Two steps, each over all rows."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums in the same order with little memory and with enough
+    rows = write_rows(tmp_path / "rows.parquet", ROWS)
+    return replace(sft_job(tmp_path / "job", tiny_model, rows, batch_rows=ROWS, epochs=2), rows_at_once=ROWS)
+
+
+def trained(
+    job: TrainingJob, home: Home, monkeypatch: pytest.MonkeyPatch, megabytes: int | None
+) -> tuple[Trained, str]:
+    """The training's result, and the decisions that its MLflow run shows."""
+    with monkeypatch.context() as patch:
+        if megabytes:
+            patch.setattr("tasks.train.WORKER", "tests.little_memory")
+            patch.setenv(VARIABLE, str(megabytes))
+        client = connect(home)
+        run_id = start_run(client, "adapter-tiny", "a fine-tune", "tiny")
+        return train.fn("tiny", job, run_id), read_text(client, run_id, "decisions.txt")
+
+
+def test_it_becomes_the_adapter_it_would_have_become_with_half_the_rows_from_the_start(
+    job: TrainingJob, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, shown = trained(job, ready_home, monkeypatch, ENOUGH_FOR_HALF)
+    sentence = "memory ran out with 128 rows at once: went on with 64, and more accumulation"
+    assert [decision for decision in ours.decisions if "memory" in decision] == [sentence]
+    assert shown.splitlines().count(sentence) == 1
+    half = replace(job, folder=tmp_path / "half", rows_at_once=ROWS // 2)
+    theirs, _ = trained(half, ready_home, monkeypatch, None)
+    assert ours.steps == theirs.steps == 2
+    assert hash_base(Path(ours.adapter)) == hash_base(Path(theirs.adapter))
+
+
+def test_too_little_for_one_row_is_said(
+    tiny_model: Path, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"role": "assistant", "content": " box" * 16_000}
+    row = {"messages": [{"role": "user", "content": "how many?"}, answer]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    job = sft_job(tmp_path / "job", tiny_model, tmp_path / "rows.parquet", batch_rows=1, max_length=16_000)
+    with pytest.raises(TrainingError, match=r"not enough memory for one row at a time: lower training.max_length"):
+        trained(replace(job, rows_at_once=1), ready_home, monkeypatch, ENOUGH_TO_LOAD)
