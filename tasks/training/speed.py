@@ -154,7 +154,7 @@ def _time_steps(folder: Path) -> dict[str, float]:
         for name, body in bodies.items():
             start = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):  # as the trainer does
-                hidden = body(input_ids=tokens).last_hidden_state
+                hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
             hidden.float().sum().backward()
             times[name].append(time.perf_counter() - start)
     return {name: min(spent[1:]) for name, spent in times.items()}

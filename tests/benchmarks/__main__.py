@@ -17,6 +17,7 @@ BENCHMARKS = (
     "memory_100k",
     "thirty_nights",
     "against_peers",
+    "training",
 )
 
 
