@@ -102,6 +102,7 @@ def publish(done: Finetune, report: str, home: Home) -> None:
             f"{home.tracking_uri}/#/models/{done.adapter}/versions/{done.version}",
             link_text=f"{done.adapter} version {done.version} in MLflow",
             key=artifact_key("mlflow", done.adapter),
+            description=f"{done.adapter} version {done.version} in MLflow's registry",
         )
 
 

@@ -175,6 +175,7 @@ def _start(home: Home, services: dict[str, Service], name: str, command: list[st
         "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
         # its pages ask the server they came from; by default they would ask port 4200, whatever its port is
         "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", "/api"),
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # of no use here, and takes half the time to start
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
