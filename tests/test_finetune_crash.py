@@ -134,7 +134,7 @@ def start(here: Installation, name: str, where: str = "on-cpu", base: str = "tin
 def lost(here: Installation, client: MlflowClient) -> Lost:
     """At the beginning, because the server lets minutes pass before it starts them again."""
     both = start(here, "killed"), start(here, "alone", "on-gpu")
-    wait_for(lambda: all(run.child(client, TRAINING) for run in both), 120)
+    wait_for(lambda: all(run.child(client, TRAINING) for run in both), 240)
     wait_for(lambda: all(read_step(client, run.runs(client)[0].info.run_id) for run in both), 60)
     cpu, gpu = (psutil.Process(here.pid(f"worker-{pool}")) for pool in ("cpu", "gpu"))
     alone = [*gpu.children(recursive=True)]
@@ -152,16 +152,22 @@ def undisturbed(here: Installation, lost: Lost) -> Started:
     return start(here, "calm")
 
 
+@pytest.fixture(scope="module")
+def without_loss(here: Installation, lost: Lost) -> Started:
+    return start(here, "broken", base="broken")
+
+
 def test_a_fine_tune_does_not_outlive_its_worker(lost: Lost) -> None:
     assert lost.survivors == []
 
 
+@pytest.mark.usefixtures("undisturbed", "without_loss")  # they go on meanwhile
 @pytest.mark.parametrize(("module", "steps"), [(TRAINING, 10_000), (SCORING, 1)])
 def test_a_cancelled_fine_tune_is_gone_within_ten_seconds_and_no_run_of_it_is_left_running(
-    here: Installation, undisturbed: Started, client: MlflowClient, module: str, steps: int
+    here: Installation, client: MlflowClient, module: str, steps: int
 ) -> None:
     run = start(here, module.rpartition(".")[2], steps=steps)
-    wait_for(lambda: run.child(client, module) is not None, 120)
+    wait_for(lambda: run.child(client, module) is not None, 240)
     child = run.child(client, module)
     assert child
     flow = child.parent()
@@ -173,15 +179,12 @@ def test_a_cancelled_fine_tune_is_gone_within_ten_seconds_and_no_run_of_it_is_le
     assert [each.info.status for each in run.runs(client)] in (["FAILED"], ["KILLED"])
 
 
-def test_a_loss_that_is_no_number_fails_the_run_in_both_places(
-    here: Installation, undisturbed: Started, client: MlflowClient
-) -> None:
-    run = start(here, "broken", base="broken")
-    wait_for(lambda: state(run.flow_run) in ENDED, 120)
-    assert state(run.flow_run) == "Failed"
-    assert "the loss was nan at step 1" in (read(run.flow_run).state.message or "")  # type: ignore[union-attr]
-    assert [each.info.status for each in run.runs(client)] == ["FAILED"]
-    assert read(run.flow_run).run_count == 1
+def test_a_loss_that_is_no_number_fails_the_run_in_both_places(without_loss: Started, client: MlflowClient) -> None:
+    wait_for(lambda: state(without_loss.flow_run) in ENDED, 240)
+    failed = read(without_loss.flow_run)
+    assert (failed.state_name, failed.run_count) == ("Failed", 1)
+    assert "the loss was nan at step 1" in (failed.state.message or "")  # type: ignore[union-attr]
+    assert [run.info.status for run in without_loss.runs(client)] == ["FAILED"]
 
 
 @pytest.mark.parametrize("which", ["with_worker", "left_alone"])
