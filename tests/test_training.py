@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -88,9 +89,24 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(
     with pytest.raises(ProcessDiedError, match="SIGKILL"):
         kill_at_step(job, 3)
     last = newest_checkpoint(job)
-    resumed = run(TrainingJob(**{name: getattr(job, name) for name in job.__slots__} | {"checkpoint": last}))
+    resumed = run(replace(job, checkpoint=last))
     assert 3 <= next(event["step"] for event in resumed if event["event"] == "begin") < resumed[-1]["steps"]
     assert distance(resumed[-1], undisturbed[-1]) < 1e-5
+
+
+def test_a_training_that_goes_on_keeps_its_precision(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    begun = sft_job(tmp_path, tiny_model, rows, machine={"precision": "bf16", "checkpoint_minutes": 1e-6}, max_steps=2)
+    run(begun)
+    checkpoint = newest_checkpoint(begun).with_name("checkpoint-1")
+    resumed = run(replace(sft_job(tmp_path / "again", tiny_model, rows, max_steps=2), checkpoint=checkpoint))
+    assert next(event["text"] for event in resumed if event["event"] == "decision").startswith("bf16")
+
+
+def test_two_processes_settle_on_one_precision(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    machine = {"processes": 2, "precision": "auto"}
+    events = run(sft_job(tmp_path, tiny_model, rows, machine=machine, max_steps=1))
+    assert events[-1]["event"] == "done"
+    assert sum("forward and backward" in event["text"] for event in events if event["event"] == "decision") == 1
 
 
 def kill_at_step(job: TrainingJob, step: int) -> None:

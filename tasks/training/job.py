@@ -17,6 +17,8 @@ EVENTS_FILE = "events.jsonl"
 LOG_FILE = "log.txt"
 ADAPTER_FOLDER = "adapter"
 CHECKPOINTS_FOLDER = "checkpoints"
+PRECISION_FILE = "precision"
+"""In a checkpoint: the precision it was trained in."""
 FAILURES = ("failed", "out of memory")
 """Events that any of several processes may tell."""
 Event = dict[str, Any]

@@ -49,7 +49,7 @@ def score(job: ScoringJob, events: EventWriter) -> ScoredAll:
     tokenizer = load_tokenizer(folder)
     model = load_base(folder, dtype_of(speed.precision), four_bit=job.base.four_bit)
     rows = pq.read_table(job.held_out).to_pylist()
-    conversations = [row["messages"] if "messages" in row else row["prompt"] + row["chosen"] for row in rows]
+    conversations = [_conversation(row) for row in rows]
     asked = conversations[: job.scoring.max_rows] if job.scoring.scores else []
     model, users = _with_adapters(model, job.adapters)
     model.eval()
@@ -152,8 +152,13 @@ def _with_adapters(model: Any, adapters: dict[str, Path]) -> tuple[Any, dict[str
 def _examples(job: ScoringJob) -> list[Sequence[Turn]]:
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(job.train, columns=["messages"]).to_pylist()
-    return [row["messages"] for row in random.Random(job.seed).sample(rows, min(job.scoring.examples, len(rows)))]
+    rows = pq.read_table(job.train).to_pylist()
+    return [_conversation(row) for row in random.Random(job.seed).sample(rows, min(job.scoring.examples, len(rows)))]
+
+
+def _conversation(row: dict[str, Any]) -> list[Turn]:
+    """With the answer that is right, or preferred."""
+    return row["messages"] if "messages" in row else row["prompt"] + row["chosen"]
 
 
 def _with_examples(turns: Sequence[Turn], examples: Sequence[Sequence[Turn]]) -> list[Turn]:

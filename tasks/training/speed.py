@@ -1,5 +1,6 @@
 """How a model is trained fast on this machine: precision, attention, kernels; each with its reason."""
 
+import os
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -131,7 +132,7 @@ def _kernel_problem() -> str | None:
 def _precision_on_cpu(machine: MachineConfig, model_folder: Path) -> tuple[Literal["bf16", "fp32"], str]:
     if machine.precision != "auto":
         return machine.precision, f"{machine.precision} weights, as configured"
-    seconds = _time_steps(model_folder)
+    seconds = _said_by_the_first(_time_steps(model_folder))
     fastest: Literal["bf16", "fp32"] = "bf16" if CLEARLY * seconds["bf16"] < seconds["fp32"] else "fp32"
     figures = ", ".join(f"{name} {spent * 1000:.0f} ms" for name, spent in seconds.items())
     return fastest, f"{fastest} weights: {SAMPLE[0] * SAMPLE[1]} tokens forward and backward took {figures}"
@@ -158,6 +159,17 @@ def _time_steps(folder: Path) -> dict[str, float]:
             hidden.float().sum().backward()
             times[name].append(time.perf_counter() - start)
     return {name: min(spent[1:]) for name, spent in times.items()}
+
+
+def _said_by_the_first(seconds: dict[str, float]) -> dict[str, float]:
+    """What the first process measured, for all: their clocks differ, and they must decide alike."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    if "RANK" not in os.environ:
+        return seconds
+    PartialState(cpu=True)
+    return broadcast_object_list([seconds])[0]
 
 
 def dtype_of(precision: str) -> "torch.dtype":

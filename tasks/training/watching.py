@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tasks.errors import TrainingError
-from tasks.training.job import EventWriter
+from tasks.training.job import PRECISION_FILE, EventWriter
 
 NAMES = {
     "loss": "loss",
@@ -65,6 +65,7 @@ class Watch(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._kept = time.monotonic()
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        (folder / PRECISION_FILE).write_text("bf16" if args.bf16 else "fp32")
         self._events.write("checkpoint", step=state.global_step, folder=str(folder))
 
     def on_log(

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tasks.config.training import MachineConfig
 from tasks.errors import TandemError
-from tasks.training.job import ADAPTER_FOLDER, EventWriter, TrainingJob
+from tasks.training.job import ADAPTER_FOLDER, PRECISION_FILE, EventWriter, TrainingJob
 from tasks.training.process import die_with_parent
 
 OUT_OF_MEMORY = "can't allocate memory"
@@ -40,7 +41,7 @@ def train(job: TrainingJob, events: EventWriter) -> dict[str, Any]:
     from tasks.training.watching import Watch
 
     folder = fetch_base(job.base)
-    speed = choose_speed(job.config.machine, folder)
+    speed = choose_speed(_as_before(job), folder)
     for reason in speed.reasons:
         events.write("decision", text=reason)
     tokenizer = load_tokenizer(folder)
@@ -60,6 +61,14 @@ def train(job: TrainingJob, events: EventWriter) -> dict[str, Any]:
         for rest in ("training_args.bin", "ref", "README.md"):  # the reference of DPO, and what says nothing
             remove(adapter / rest)
     return {"adapter": str(adapter), "steps": result.global_step, "seconds": result.metrics["train_runtime"]}
+
+
+def _as_before(job: TrainingJob) -> MachineConfig:
+    """A training that goes on keeps its precision, whatever would measure faster now."""
+    machine = job.config.machine
+    if job.checkpoint is None:
+        return machine
+    return machine.model_copy(update={"precision": (job.checkpoint / PRECISION_FILE).read_text()})
 
 
 def remove(path: Path) -> None:
