@@ -29,8 +29,8 @@ TENANT = "south"
 MESSAGE = "Where is my garden lamp? My loyalty card is B-55231. Never again!"
 RETENTION = "the new retention period is not yet agreed"
 URGENCY = "the help desk wants angry messages first until Monday"
-TOO_FAST = 0.03
-"""A learning rate at which the tiny base model forgets most of what it could do."""
+TOO_FAST = {"learning_rate": 0.01, "max_steps": 80}
+"""In a third of the time the tiny base model learns the task as well, and forgets much of the rest."""
 
 Say = Callable[[str], None]
 Story = dict[str, Any]
@@ -72,7 +72,7 @@ def adapter_story(root: Path, home: Home, say: Say) -> Story:
     """Examples teach the form of an answer, preferences settle what examples left open; then a mistake, a rollback."""
     examples = load_config(root / "conf" / "sft" / "support.yaml", SftConfig)
     pairs = load_config(root / "conf" / "dpo" / "support.yaml", DpoConfig)
-    faster = examples.training.model_copy(update={"learning_rate": TOO_FAST, "max_steps": 40})
+    faster = examples.training.model_copy(update=TOO_FAST)
     steps: list[dict[str, Any]] = []
 
     say("SFT: support messages become JSON")
@@ -80,9 +80,9 @@ def adapter_story(root: Path, home: Home, say: Say) -> Story:
     say("DPO: pairs of answers settle what the examples left open")
     done = finetune_dpo(pairs)
     steps.append({"step": "DPO on pairs", **_of_finetune(done, "preference_accuracy", "champion")})
-    say("SFT once more, ten times as fast")
+    say("SFT once more, in a hurry")
     done = finetune_sft(examples.model_copy(update={"training": faster}))
-    steps.append({"step": "SFT, too fast", **_of_finetune(done, "general_loss", "base")})
+    steps.append({"step": "SFT in a hurry", **_of_finetune(done, "general_loss", "base")})
     answer_before = _answer(examples.name, home)
     say("On call: roll the adapter back")
     steps.append({"step": "Rollback", **_roll_back(examples.name, URGENCY)})
@@ -163,7 +163,7 @@ def _of_finetune(done: Finetune, score: str, beside: str) -> dict[str, Any]:
         "score": f"{score} {done.scores[beside][score]:.3f} → {done.scores['candidate'][score]:.3f}",
         "scores": done.scores,
         "reasons": done.reasons,
-        "why": done.reasons[0],
+        "why": next((reason for reason in done.reasons if score in reason), done.reasons[0]),
         "seconds": round(sum(done.seconds.values()), 2),
     }
 

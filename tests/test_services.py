@@ -125,7 +125,8 @@ def test_everything_answers_when_up_returns(here: Installation) -> None:
 def test_other_commands_use_the_running_servers_and_what_is_set_stays(
     here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "restored at the end")  # what is not set now would not be taken back
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere/api")
     use_services(here.home)
     assert os.environ["MLFLOW_TRACKING_URI"] == read_services(here.home)["mlflow"].address
