@@ -15,14 +15,14 @@ from tasks.registry.runs import read_text, start_run
 from tasks.train import train
 from tasks.training.base import hash_base
 from tasks.training.job import TrainingJob
-from tests.little_memory import VARIABLE
+from tests.little_memory import LIMIT, PEAK_FILE
 from tests.tiny_models import sft_job, write_rows
 
 pytestmark = pytest.mark.usefixtures("tiny_conf", "prefect")
-ROWS = 128
-ENOUGH_FOR_HALF = 500
-"""Megabytes: all rows take 680, half of them 360."""
-ENOUGH_TO_LOAD = 150
+ROWS = 512
+SPARE = 1.35
+"""Times what half the rows take is more than enough for them, and too little for all."""
+ENOUGH_TO_LOAD = 100 * 2**20
 
 
 @pytest.fixture
@@ -33,14 +33,12 @@ def job(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
     return replace(sft_job(tmp_path / "job", tiny_model, rows, batch_rows=ROWS, epochs=2), rows_at_once=ROWS)
 
 
-def trained(
-    job: TrainingJob, home: Home, monkeypatch: pytest.MonkeyPatch, megabytes: int | None
-) -> tuple[Trained, str]:
+def trained(job: TrainingJob, home: Home, monkeypatch: pytest.MonkeyPatch, limit: int | None) -> tuple[Trained, str]:
     """The training's result, and the decisions that its MLflow run shows."""
     with monkeypatch.context() as patch:
-        if megabytes:
-            patch.setattr("tasks.train.WORKER", "tests.little_memory")
-            patch.setenv(VARIABLE, str(megabytes))
+        patch.setattr("tasks.train.WORKER", "tests.little_memory")
+        if limit:
+            patch.setenv(LIMIT, str(limit))
         client = connect(home)
         run_id = start_run(client, "adapter-tiny", "a fine-tune", "tiny")
         return train.fn("tiny", job, run_id), read_text(client, run_id, "decisions.txt")
@@ -49,12 +47,13 @@ def trained(
 def test_it_becomes_the_adapter_it_would_have_become_with_half_the_rows_from_the_start(
     job: TrainingJob, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, shown = trained(job, ready_home, monkeypatch, ENOUGH_FOR_HALF)
-    sentence = "memory ran out with 128 rows at once: went on with 64, and more accumulation"
-    assert [decision for decision in ours.decisions if "memory" in decision] == [sentence]
-    assert shown.splitlines().count(sentence) == 1
     half = replace(job, folder=tmp_path / "half", rows_at_once=ROWS // 2)
     theirs, _ = trained(half, ready_home, monkeypatch, None)
+    needed = int((half.folder / PEAK_FILE).read_text())
+    ours, shown = trained(job, ready_home, monkeypatch, int(SPARE * needed))
+    sentence = "memory ran out with 512 rows at once: went on with 256, and more accumulation"
+    assert [decision for decision in ours.decisions if "memory" in decision] == [sentence]
+    assert shown.splitlines().count(sentence) == 1
     assert ours.steps == theirs.steps == 2
     assert hash_base(Path(ours.adapter)) == hash_base(Path(theirs.adapter))
 
@@ -62,9 +61,9 @@ def test_it_becomes_the_adapter_it_would_have_become_with_half_the_rows_from_the
 def test_too_little_for_one_row_is_said(
     tiny_model: Path, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = {"role": "assistant", "content": " box" * 16_000}
+    answer = {"role": "assistant", "content": " box" * 32_000}
     row = {"messages": [{"role": "user", "content": "how many?"}, answer]}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
-    job = sft_job(tmp_path / "job", tiny_model, tmp_path / "rows.parquet", batch_rows=1, max_length=16_000)
+    job = sft_job(tmp_path / "job", tiny_model, tmp_path / "rows.parquet", batch_rows=1, max_length=32_000)
     with pytest.raises(TrainingError, match=r"not enough memory for one row at a time: lower training.max_length"):
         trained(replace(job, rows_at_once=1), ready_home, monkeypatch, ENOUGH_TO_LOAD)
