@@ -28,7 +28,7 @@ QUERY = "how many hours are bus camera pictures kept"
 TENANT = "south"
 MESSAGE = "Where is my garden lamp? My loyalty card is B-55231. Never again!"
 RETENTION = "the new retention period is not yet agreed"
-URGENCY = "the help desk wants angry messages first until Monday"
+CARDS = "the help desk still looks loyalty cards up as orders"
 TOO_FAST = {"learning_rate": 0.01, "max_steps": 80}
 """In a third of the time the tiny base model learns the task as well, and forgets much of the rest."""
 
@@ -85,7 +85,7 @@ def adapter_story(root: Path, home: Home, say: Say) -> Story:
     steps.append({"step": "SFT in a hurry", **_of_finetune(done, "general_loss", "base")})
     answer_before = _answer(examples.name, home)
     say("On call: roll the adapter back")
-    steps.append({"step": "Rollback", **_roll_back(examples.name, URGENCY)})
+    steps.append({"step": "Rollback", **_roll_back(examples.name, CARDS)})
     return _told(examples.name, home, steps, MESSAGE, answer_before, _answer(examples.name, home))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.demo import RETENTION, URGENCY, adapter_story, index_story
+from flows.demo import CARDS, RETENTION, adapter_story, index_story
 from tasks.config.settings import Home
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +38,6 @@ def test_an_adapter_learns_the_form_then_the_preferences_and_one_that_forgets_is
     assert min(examples["scores"]["candidate"][score] for score in ("valid_json", "schema_valid")) >= 0.95
     assert any(reason.startswith("Better, and it is no noise: preference_accuracy") for reason in pairs["reasons"])
     assert too_fast["why"].startswith("A rise of cross-entropy on general text of more than")
-    assert story["held"] == f"rolled back by on call: {URGENCY}"
-    assert story["ledger"][-1] == f"champion 2 → 1: {URGENCY} (on call)"
+    assert story["held"] == f"rolled back by on call: {CARDS}"
+    assert story["ledger"][-1] == f"champion 2 → 1: {CARDS} (on call)"
     assert rolled_back["live"] == 1

@@ -32,6 +32,7 @@ def test_questions_to_a_bank_are_read_checked_and_learned() -> None:
 
 
 def test_transcripts_with_a_preference_are_read_checked_and_learned() -> None:
-    done = finetune_dpo(preferences(max_steps=2))
+    config = preferences(max_steps=2, max_length=96)
+    done = finetune_dpo(config.model_copy(update={"checks": config.checks.model_copy(update={"max_cut": 1.0})}))
     assert (done.counts["steps"], done.counts["rows: malformed"]) == (2, 13)
     assert 0 < done.scores["base"]["preference_accuracy"] < 1
