@@ -1,6 +1,5 @@
 """A person starts a fine-tune from its form in the Prefect UI and looks at what came of it in MLflow's."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from prefect import get_client
 
 from tests.browser import CHROMIUM, browser_page, choose, fill_number, open_artifact, open_form, start, submit
 from tests.installation import Installation, installed
-from tests.tiny_models import conversation, write_conf
+from tests.tiny_models import write_conf, write_data
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium"),
@@ -42,9 +41,7 @@ def here(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (conf / "datasets" / "rows.yaml").write_text(f"format: messages\nsources: [{folder / 'rows.jsonl'}]\n")
     for kind, name in (("models", "tiny"), ("datasets", "rows")):
         (conf / kind / "first.yaml").write_text((conf / kind / f"{name}.yaml").read_text())
-    write_lines(folder / "rows.jsonl", [{"messages": conversation(number)} for number in range(64)])
-    write_lines(folder / "text.jsonl", [{"text": f"some other text number {number}"} for number in range(8)])
-    write_lines(folder / "choices.jsonl", [{"question": "a a", "choices": [" a", " box"], "answer": " a"}] * 8)
+    write_data(folder)
     general = {name: str(folder / CONFIG["scoring"][name]) for name in ("general_text", "general_choices")}
     config = CONFIG | {"scoring": CONFIG["scoring"] | general}
     (folder / "sft.yaml").write_text(yaml.safe_dump(config))
@@ -58,10 +55,6 @@ def here(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("TANDEM_CONF", str(conf))
         with installed(folder, deployment) as installation:
             yield installation
-
-
-def write_lines(file: Path, items: list[dict]) -> None:
-    file.write_text("".join(json.dumps(item) + "\n" for item in items))
 
 
 @pytest.fixture

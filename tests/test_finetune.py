@@ -1,11 +1,9 @@
 """Fine-tunes as flows, from rows in a file to a version in MLflow, on a tiny model of random weights."""
 
-import json
 from pathlib import Path
 
 import mlflow
 import pytest
-import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -18,7 +16,7 @@ from tasks.registry import ledger
 from tasks.registry.connection import connect
 from tasks.registry.pointers import pointers
 from tasks.registry.runs import running
-from tests.tiny_models import conversation, make_model
+from tests.tiny_models import make_model, write_data, write_yaml
 
 pytestmark = pytest.mark.usefixtures("prefect", "tiny_conf")
 
@@ -26,25 +24,12 @@ pytestmark = pytest.mark.usefixtures("prefect", "tiny_conf")
 @pytest.fixture
 def conf(ready_home: Home, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A conf/ of the test's own, with 64 conversations of which six are held out."""
-    rows = [{"messages": conversation(number)} for number in range(64)]
-    write_lines(tmp_path / "rows.jsonl", rows)
+    rows = write_data(tmp_path)
     conf = tmp_path / "conf"
     write_yaml(conf / "models" / "tiny.yaml", {"model": str(tiny_model)})
-    write_yaml(conf / "datasets" / "rows.yaml", {"format": "messages", "sources": [str(tmp_path / "rows.jsonl")]})
-    write_lines(tmp_path / "text.jsonl", [{"text": f"some other text number {number}"} for number in range(8)])
-    question = {"question": "a a a a", "choices": [" a", " box"], "answer": " a"}
-    write_lines(tmp_path / "choices.jsonl", [question] * 8)
+    write_yaml(conf / "datasets" / "rows.yaml", {"format": "messages", "sources": [str(rows)]})
     monkeypatch.setenv("TANDEM_CONF", str(conf))
     return conf
-
-
-def write_lines(file: Path, items: list[dict]) -> None:
-    file.write_text("".join(json.dumps(item) + "\n" for item in items))
-
-
-def write_yaml(file: Path, values: dict) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(values))
 
 
 def configured(conf: Path, **settings: object) -> SftConfig:

@@ -1,17 +1,14 @@
 """Real fine-tunes on real workers that are killed, cancelled, or whose loss is lost."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import psutil
 import pytest
 import safetensors.torch
 import torch
-import yaml
 from mlflow.entities import Run
 
 from tasks.adapters import fetch_adapter
@@ -20,7 +17,7 @@ from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.versions import list_versions
 from tasks.tracking import FLOW_RUN_TAG
 from tests.installation import Installation, cancel, installed, lives, read, state, tandem
-from tests.tiny_models import conversation, make_model
+from tests.tiny_models import make_model, write_data, write_yaml
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -67,16 +64,6 @@ class Lost:
     """Processes of the second one that still lived ten seconds later."""
 
 
-def write_lines(file: Path, items: list[dict[str, Any]]) -> str:
-    file.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return str(file)
-
-
-def write_yaml(file: Path, values: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(values))
-
-
 def broken_model(folder: Path) -> Path:
     """One whose loss is no number."""
     file = make_model(folder) / "model.safetensors"
@@ -92,10 +79,7 @@ def here(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     conf = folder / "conf"
     write_yaml(conf / "models" / "tiny.yaml", {"model": str(tiny_model)})
     write_yaml(conf / "models" / "broken.yaml", {"model": str(broken_model(folder / "broken"))})
-    rows = write_lines(folder / "rows.jsonl", [{"messages": conversation(number)} for number in range(64)])
-    write_yaml(conf / "datasets" / "rows.yaml", {"format": "messages", "sources": [rows]})
-    write_lines(folder / "text.jsonl", [{"text": f"some other text number {number}"} for number in range(8)])
-    write_lines(folder / "choices.jsonl", [{"question": "a a", "choices": [" a", " box"], "answer": " a"}] * 8)
+    write_yaml(conf / "datasets" / "rows.yaml", {"format": "messages", "sources": [str(write_data(folder))]})
     deployment = {"flow": "flows/finetune_sft.py:finetune_sft", "limit": None, "retry_crashed": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TANDEM_CONF", str(conf))

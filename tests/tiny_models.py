@@ -1,10 +1,13 @@
 """A causal language model of a few hundred thousand random weights, made in a second, for tests of training."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
 from tasks.training.job import TrainingJob
@@ -77,6 +80,23 @@ def write_conf(folder: Path, model: Path) -> Path:
 
 
 DATASET = "format: messages\nsources: [rows.jsonl]\n"
+
+
+def write_lines(file: Path, items: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(item) + "\n" for item in items))
+
+
+def write_yaml(file: Path, values: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(values))
+
+
+def write_data(folder: Path) -> Path:
+    """64 conversations, and a little text and questions about nothing; returns the conversations' file."""
+    write_lines(folder / "rows.jsonl", [{"messages": conversation(number)} for number in range(64)])
+    write_lines(folder / "text.jsonl", [{"text": f"some other text number {number}"} for number in range(8)])
+    write_lines(folder / "choices.jsonl", [{"question": "a a a a", "choices": [" a", " box"], "answer": " a"}] * 8)
+    return folder / "rows.jsonl"
 
 
 def conversation(number: int) -> list[dict[str, str]]:

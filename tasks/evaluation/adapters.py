@@ -137,6 +137,5 @@ def _judge_forgetting(
 ) -> tuple[Decision, str]:
     if ours is None or base is None:
         return "hold", f"{name} was not scored for adapter and base, so nothing says how much the adapter forgets."
-    return judge_loss(
-        compare_scores(ours, base, gate.confidence), "base", allowed, TEXTS if name == GENERAL_LOSS else QUESTIONS
-    )
+    words = TEXTS if name == GENERAL_LOSS else QUESTIONS
+    return judge_loss(compare_scores(ours, base, gate.confidence), "base", allowed, words)
