@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.config.base_model import BaseModelBuildConfig, TextConfig
+from tasks.config.loading import load_config
 from tasks.errors import ConfigError
 from tasks.training.base_model import (
     END,
@@ -18,8 +19,10 @@ from tasks.training.base_model import (
     train,
 )
 from tasks.training.mixture import Mixture
+from tests.realdata import needs_real_data
 
-SHIPPED = Path(__file__).resolve().parents[1] / "data" / "models" / "tiny"
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "data" / "models" / "tiny"
 WORDS = ["lamp", "river", "seven", "green", "table", "copper", "window", "morning", "paper", "garden"]
 
 
@@ -103,6 +106,18 @@ def test_exercises_of_one_seed_are_the_same() -> None:
     drawn = [first.exercise() for _ in range(20)]
     assert drawn == [again.exercise() for _ in range(20)]
     assert drawn != [other.exercise() for _ in range(20)]
+
+
+@pytest.mark.realdata
+@needs_real_data
+def test_the_recipe_of_today_still_makes_the_shipped_vocabulary(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = load_config(ROOT / "conf" / "base_model" / "tiny.yaml", BaseModelBuildConfig)
+    texts, _ = read_texts(config.texts)
+    learn_tokenizer(texts, config).save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (SHIPPED / "tokenizer.json").read_bytes()
 
 
 def test_the_shipped_model_is_small_and_its_end_of_turn_is_trained(shipped: tuple[Any, Any]) -> None:

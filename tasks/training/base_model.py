@@ -90,11 +90,6 @@ def common_words(texts: Sequence[str], most: int = 3000) -> list[str]:
     return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]]
 
 
-def short_sentences(texts: Sequence[str]) -> list[str]:
-    """Sentences of letters and plain marks, of 15 to 70 characters, sorted."""
-    return sorted({found for text in texts for found in re.findall(r"\b[A-Z][A-Za-z' ,]{13,68}[.?!]", text)})
-
-
 def learn_tokenizer(texts: Sequence[str], config: BaseModelBuildConfig) -> Any:
     """A byte-level BPE tokenizer with the chat template; the end of a turn is the end-of-sequence token.
 
@@ -180,7 +175,7 @@ def train(
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps)) for optimizer in optimizers
     ]
-    exercises = _batches(_exercises(config, tokenizer, texts, questions), config.batch_tokens // config.replicas)
+    exercises = _batches(_exercises(config, tokenizer, questions), config.batch_tokens // config.replicas)
     prose = _batches(_spans(config, tokenizer, texts), config.batch_tokens // config.replicas)
     chooser = random.Random(config.seed)
     losses: list[float] = []
@@ -283,10 +278,10 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _exercises(
-    config: BaseModelBuildConfig, tokenizer: Any, texts: Sequence[str], questions: Sequence[tuple[str, str]]
+    config: BaseModelBuildConfig, tokenizer: Any, questions: Sequence[tuple[str, str]]
 ) -> Iterator[Weighted]:
     """Exercises as chats, some as plain text, and now and then a question of the texts; without end."""
-    mixture = Mixture(vocabulary_words(tokenizer), config.seed + 1, short_sentences(texts))
+    mixture = Mixture(vocabulary_words(tokenizer), config.seed + 1)
     chance = random.Random(config.seed + 2)
     while True:
         kind = chance.random()

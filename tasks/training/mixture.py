@@ -124,12 +124,11 @@ LISTS = ("Fields", "Keys", "Give as JSON", "As JSON with", "Write JSON with the 
 
 
 class Mixture:
-    """Draws exercises of words and, among them, whole sentences; the same seed gives the same ones."""
+    """Draws exercises; the same seed and words give the same ones."""
 
-    def __init__(self, words: Sequence[str], seed: int, sentences: Sequence[str] = ()) -> None:
+    def __init__(self, words: Sequence[str], seed: int) -> None:
         self.random = random.Random(seed)
         self.words = list(words)
-        self.sentences = list(sentences)
         self.kinds: list[tuple[float, Callable[[], Exercise]]] = [
             (3.0, self.repeat),
             (1.0, self.pick),
@@ -189,8 +188,7 @@ class Mixture:
 
     def extract(self) -> Exercise:
         """A text about one thing, and some of its fields as JSON; null for what the text does not say."""
-        about = self.random.choice(sorted(RECORDS))
-        fields = RECORDS[about]
+        fields = RECORDS[self.random.choice(sorted(RECORDS))]
         answer: dict[str, Any] = {}
         sentences = []
         for key, (kind, shapes) in fields.items():
@@ -203,12 +201,8 @@ class Mixture:
         self.random.shuffle(sentences)
         for _ in range(self.random.randint(0, 3)):
             sentences.insert(self.random.randint(0, len(sentences)), self.sentence())
-        if self.random.random() < 0.4:
-            keys = list(answer)
-            asked = f"All about the {about}"
-        else:
-            keys = self.random.sample(sorted(answer), self.random.randint(1, len(answer)))
-            asked = f"{self.random.choice(LISTS)}: {', '.join(keys)}"
+        keys = self.random.sample(sorted(answer), self.random.randint(1, len(answer)))
+        asked = f"{self.random.choice(LISTS)}: {', '.join(keys)}"
         parts = [" ".join(sentences), asked]
         if self.random.random() < 0.3:
             parts.reverse()
@@ -255,9 +249,7 @@ class Mixture:
         return letters + self.random.choice(["-", "-", "", "/"]) + digits
 
     def sentence(self) -> str:
-        """One of the sentences, or words without meaning in the form of one."""
-        if self.sentences and self.random.random() < 0.6:
-            return self.random.choice(self.sentences)
+        """Words without meaning in the form of a sentence."""
         shapes = [
             "The {} has a {} and the {}.",
             "We saw {} with the {}.",
