@@ -127,10 +127,13 @@ def workers(job: TrainingJob) -> list[psutil.Process]:
     return [found for found in psutil.process_iter(["cmdline"]) if file in (found.info["cmdline"] or [])]
 
 
+@pytest.mark.parametrize(("worker", "fsdp"), [(WORKER, False), ("tests.fsdp_on_cpu", True)])
 def test_two_processes_train_the_adapter_of_one(
-    undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path
+    undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path, worker: str, fsdp: bool
 ) -> None:
-    together = run(sft_job(tmp_path, tiny_model, rows, machine={"processes": 2}, epochs=4))
+    job = sft_job(tmp_path, tiny_model, rows, machine={"processes": 2, "fsdp": fsdp}, epochs=4)
+    together = list(run_job(worker, job))
+    assert weights(together[-1]).keys() == weights(undisturbed[-1]).keys()
     assert together[-1]["steps"] == undisturbed[-1]["steps"]
     assert [event["event"] for event in together].count("done") == 1
     assert losses(together) == pytest.approx(losses(undisturbed), rel=0.02)
