@@ -27,10 +27,10 @@ ENOUGH_TO_LOAD = 100 * 2**20
 
 @pytest.fixture
 def job(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
-    """Two steps, each over all rows."""
+    """Two steps, each over all rows; what may be held at once is more than that."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums in the same order with little memory and with enough
     rows = write_rows(tmp_path / "rows.parquet", ROWS)
-    return replace(sft_job(tmp_path / "job", tiny_model, rows, batch_rows=ROWS, epochs=2), rows_at_once=ROWS)
+    return replace(sft_job(tmp_path / "job", tiny_model, rows, batch_rows=ROWS, epochs=2), rows_at_once=4 * ROWS)
 
 
 def trained(job: TrainingJob, home: Home, monkeypatch: pytest.MonkeyPatch, limit: int | None) -> tuple[Trained, str]:

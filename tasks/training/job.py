@@ -42,7 +42,11 @@ class TrainingJob:
     checkpoint: Path | None = None
     """Checkpoint to go on from."""
     rows_at_once: int = 8
-    """Most rows on a device at once."""
+    """Most rows on a device at once; no more than one process's share of a step."""
+
+    def __post_init__(self) -> None:
+        share = max(1, self.config.training.batch_rows // self.machine.processes)
+        object.__setattr__(self, "rows_at_once", min(self.rows_at_once, share))
 
     @property
     def kind(self) -> Literal["sft", "dpo"]:

@@ -128,8 +128,6 @@ def _rows(job: TrainingJob, columns: list[str]) -> Any:
 
 def _common(job: TrainingJob, training: OptimizerConfig, speed: Speed) -> dict[str, Any]:
     machine = job.config.machine
-    share = training.batch_rows / machine.processes
-    at_once = min(job.rows_at_once, max(1, int(share)))
     return {
         "output_dir": str(job.folder / CHECKPOINTS_FOLDER),
         "num_train_epochs": training.epochs,
@@ -139,8 +137,8 @@ def _common(job: TrainingJob, training: OptimizerConfig, speed: Speed) -> dict[s
         "warmup_steps": training.warmup,  # a fraction is a share of the steps
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_gradient,
-        "per_device_train_batch_size": at_once,
-        "gradient_accumulation_steps": max(1, math.ceil(share / at_once)),
+        "per_device_train_batch_size": job.rows_at_once,
+        "gradient_accumulation_steps": math.ceil(training.batch_rows / machine.processes / job.rows_at_once),
         "max_length": training.max_length,
         "seed": training.seed,
         "data_seed": training.seed,
