@@ -1,6 +1,6 @@
 """One side of the comparison, in a process of its own: a training job by Tandem's worker, or by TRL as it comes.
 
-    python -m tests.benchmarks.training_side tandem|trl JOB_FILE
+    python -m tests.benchmarks.training_side tandem|trl|trl-fp32 JOB_FILE
 
 Both sides read the same job: data, rows a step, steps, learning rate, seed, shape of the adapter. Prints, as its last
 line, one JSON object.
@@ -9,6 +9,7 @@ line, one JSON object.
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ class Clock(TrainerCallback):
         self.ends.append(time.time())
 
 
-def by_trl(job: TrainingJob) -> dict[str, Any]:
-    """As TRL's documentation shows it: nothing is set but what the job asks for.
+def by_trl(job: TrainingJob, **settings: Any) -> dict[str, Any]:
+    """As TRL's documentation shows it: nothing is set but what the job asks for, and `settings`.
 
     TRL's own rows at once are halved, with more accumulation, where memory runs out.
     """
@@ -77,7 +78,7 @@ def by_trl(job: TrainingJob) -> dict[str, Any]:
     rows = SFTConfig.per_device_train_batch_size
     while True:
         try:
-            return run_trl(job, rows)
+            return run_trl(job, rows, settings)
         except RuntimeError as error:
             if rows == 1 or not is_out_of_memory(error):
                 raise
@@ -85,7 +86,7 @@ def by_trl(job: TrainingJob) -> dict[str, Any]:
         rows //= 2
 
 
-def run_trl(job: TrainingJob, rows_at_once: int) -> dict[str, Any]:
+def run_trl(job: TrainingJob, rows_at_once: int, more: dict[str, Any]) -> dict[str, Any]:
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -105,6 +106,7 @@ def run_trl(job: TrainingJob, rows_at_once: int) -> dict[str, Any]:
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        **more,
     }
     common = {
         "model": job.base.model,
@@ -130,6 +132,9 @@ def run_trl(job: TrainingJob, rows_at_once: int) -> dict[str, Any]:
         "decisions": [],
         "rows_at_once": rows_at_once,
     }
+
+
+SIDES = {"tandem": by_tandem, "trl": by_trl, "trl-fp32": partial(by_trl, bf16=False)}
 
 
 def matrix_rate(device: str) -> float:
@@ -160,7 +165,7 @@ def main() -> None:
     side, file = sys.argv[1:]
     job = TrainingJob.read(Path(file))
     start = time.time()
-    found = (by_tandem if side == "tandem" else by_trl)(job)
+    found = SIDES[side](job)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(
         json.dumps(
