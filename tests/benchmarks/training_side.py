@@ -1,6 +1,6 @@
 """One side of the comparison, in a process of its own: a training job by Tandem's worker, or by TRL as it comes.
 
-    python -m tests.benchmarks.training_side tandem|trl|trl-fp32 JOB_FILE
+    python -m tests.benchmarks.training_side SIDE JOB_FILE    # one of SIDES
 
 Both sides read the same job: data, rows a step, steps, learning rate, seed, shape of the adapter. Prints, as its last
 line, one JSON object.
@@ -55,21 +55,25 @@ def by_tandem(job: TrainingJob) -> dict[str, Any]:
 
 
 class Clock(TrainerCallback):
-    """When the training began, and when each step ended."""
+    """When the training began, and when each step ended; it may end after a few."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int | None) -> None:
         self.begin = 0.0
+        self.steps = steps
         self.ends: list[float] = []
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self.begin = time.time()
 
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.ends.append(time.time())
+        control.should_training_stop |= len(self.ends) == self.steps
 
 
-def by_trl(job: TrainingJob, **settings: Any) -> dict[str, Any]:
+def by_trl(job: TrainingJob, steps: int | None = None, **settings: Any) -> dict[str, Any]:
     """As TRL's documentation shows it: nothing is set but what the job asks for, and `settings`.
+
+    It may end after a few of the job's `steps`.
 
     TRL's own rows at once are halved, with more accumulation, where memory runs out.
     """
@@ -78,7 +82,7 @@ def by_trl(job: TrainingJob, **settings: Any) -> dict[str, Any]:
     rows = SFTConfig.per_device_train_batch_size
     while True:
         try:
-            return run_trl(job, rows, settings)
+            return run_trl(job, rows, Clock(steps), settings)
         except RuntimeError as error:
             if rows == 1 or not is_out_of_memory(error):
                 raise
@@ -86,12 +90,12 @@ def by_trl(job: TrainingJob, **settings: Any) -> dict[str, Any]:
         rows //= 2
 
 
-def run_trl(job: TrainingJob, rows_at_once: int, more: dict[str, Any]) -> dict[str, Any]:
+def run_trl(job: TrainingJob, rows_at_once: int, clock: Clock, more: dict[str, Any]) -> dict[str, Any]:
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    training, lora, clock = job.config.training, job.config.lora, Clock()
+    training, lora = job.config.training, job.config.lora
     settings = {
         "output_dir": str(job.folder / CHECKPOINTS_FOLDER),
         "max_steps": training.max_steps,
@@ -134,13 +138,18 @@ def run_trl(job: TrainingJob, rows_at_once: int, more: dict[str, Any]) -> dict[s
     }
 
 
-SIDES = {"tandem": by_tandem, "trl": by_trl, "trl-fp32": partial(by_trl, bf16=False)}
+SIDES = {
+    "tandem": by_tandem,
+    "trl": by_trl,
+    "trl-briefly": partial(by_trl, steps=4),
+    "trl-fp32": partial(by_trl, bf16=False),
+}
 
 
 def matrix_rate(device: str) -> float:
-    """Operations a second of large bf16 matrix products, the best of a few seconds."""
-    side = SIDE_OF_A_MATRIX[device]
-    left, right = (torch.randn(side, side, dtype=torch.bfloat16, device=device) for _ in range(2))
+    """Operations a second of large matrix products, bf16 on a GPU and fp32 on a CPU, the best of a few seconds."""
+    side, dtype = SIDE_OF_A_MATRIX[device], {"cuda": torch.bfloat16, "cpu": torch.float32}[device]
+    left, right = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
     best, begin = 0.0, time.perf_counter()
     while time.perf_counter() - begin < SECONDS_OF_MATRICES:
         start = time.perf_counter()
