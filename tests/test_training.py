@@ -18,7 +18,7 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from tasks.errors import ModelError, ProcessDiedError, TrainingError
-from tasks.training.base import hash_base
+from tasks.training.base import hash_base, load_base
 from tasks.training.job import Event, EventWriter, TrainingJob
 from tasks.training.process import run_job
 from tasks.training.watching import Watch
@@ -218,6 +218,26 @@ def test_a_template_that_never_ends_an_answer_is_refused(rows: Path, tmp_path: P
     events = run(sft_job(tmp_path / "job", make_model(tmp_path / "model", endless), rows))
     assert events[-1]["event"] == "failed"
     assert "never learn to stop" in events[-1]["reason"]
+
+
+def test_a_base_model_in_four_bits_is_trained_on(
+    undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path
+) -> None:
+    job = sft_job(tmp_path, tiny_model, rows, epochs=4)
+    rounded = run(replace(job, base=job.base.model_copy(update={"four_bit": True})))
+    assert losses(rounded)[-1] == pytest.approx(losses(undisturbed)[-1], rel=0.1)
+    assert losses(rounded) != losses(undisturbed)
+
+
+def test_a_base_model_that_needs_a_library_which_is_not_installed_says_so(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def needs(*args: object, **kwargs: object) -> None:
+        raise ImportError("pip install bitsandbytes")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", needs)
+    with pytest.raises(ModelError, match="cannot be loaded: pip install bitsandbytes"):
+        load_base(tiny_model, torch.float32, four_bit=True)
 
 
 def test_modules_that_the_model_does_not_have_are_named(tiny_model: Path, rows: Path, tmp_path: Path) -> None:

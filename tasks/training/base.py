@@ -98,7 +98,7 @@ def load_base(folder: Path, dtype: "torch.dtype", *, attention: str | None = Non
         )
     try:
         return AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ModelError(

@@ -18,6 +18,8 @@ BENCHMARKS = (
     "thirty_nights",
     "against_peers",
     "training",
+    "training_overhead",
+    "real_finetunes",
 )
 
 
