@@ -23,7 +23,7 @@ from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, Ta
 
 if TYPE_CHECKING:
     from tasks.config.services import Service
-    from tasks.records import Finetune, Move, Night
+    from tasks.records import Answer, Finetune, Move, Night, Released
 
 app = typer.Typer(
     name="tandem",
@@ -121,6 +121,40 @@ def dpo(config: Annotated[Path, typer.Argument(help="A file under conf/dpo/.")],
         return finetune_dpo(loaded)
 
     _finetuned(_run(call), as_json)
+
+
+@app.command()
+def release(config: Annotated[Path, typer.Argument(help="A file under conf/release/.")], as_json: Json = False) -> None:
+    """Bind index, adapter, prompt and policy into one version, measure it, and put it live if it is no worse."""
+    from tasks.config.answering import ReleaseConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(config, ReleaseConfig)
+
+    def call() -> "Released":
+        from flows.release import release as flow
+
+        return flow(loaded)
+
+    done = _run(call)
+    _show(as_json, asdict(done), lambda: _print_release(done))
+    raise typer.Exit(0 if done.decision in ("promote", "unchanged") else 1)
+
+
+@app.command()
+def ask(
+    name: Annotated[str, typer.Argument(help="Name of the release.")],
+    question: Annotated[str, typer.Argument(help="What to answer.")],
+    tenant: Annotated[str, typer.Option(help="Only from what this tenant may see.")] = "",
+    version: Annotated[int, typer.Option(min=0, help="A version other than the live one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Ask the live release, or another: an answer with its sources, or a refusal (exit status 1)."""
+    from tasks.releases import open_release
+
+    answer = open_release(name, version or "champion", find_home()).answer(question, tenant or None)
+    _show(as_json, asdict(answer), lambda: _print_answer(answer))
+    raise typer.Exit(1 if answer.refused else 0)
 
 
 @app.command()
@@ -442,15 +476,32 @@ def _finetuned(done: "Finetune", as_json: bool) -> None:
 
 
 def _print_finetune(done: "Finetune") -> None:
-    rows: list[list[object]] = [["decision", f"{done.decision}, version {done.version}"], ["live", done.live]]
-    rows += [[name, f"{count:,}"] for name, count in done.counts.items()]
+    _print_scored(done, done.adapter, [[name, f"{count:,}"] for name, count in done.counts.items()])
+
+
+def _print_release(done: "Released") -> None:
+    _print_scored(done, done.release, [[kind, part] for kind, part in done.parts.items()])
+
+
+def _print_scored(done: "Finetune | Released", name: str, details: list[list[object]]) -> None:
+    rows: list[list[object]] = [["decision", f"{done.decision}, version {done.version}"], ["live", done.live], *details]
     rows += [[f"seconds to {step}", f"{spent:.2f}"] for step, spent in done.seconds.items()]
-    _table([done.adapter, ""], rows)
+    _table([name, ""], rows)
     names = list(dict.fromkeys(name for scores in done.scores.values() for name in scores))
     found = [[name, *(_rounded(scores.get(name)) for scores in done.scores.values())] for name in names]
     _table(["score", *done.scores], found)
     for reason in done.reasons:
         print(f"- {reason}")
+
+
+def _print_answer(answer: "Answer") -> None:
+    print(answer.text)
+    cited = {number for sentence in answer.sentences for number in sentence.cited}
+    for number, passage in enumerate(answer.passages, start=1):
+        if number in cited:
+            print(f"  [{number}] {_place(asdict(passage))}")
+    parts = ", ".join(part for part in answer.versions.values() if part)
+    print(f"({parts}; confidence {answer.confidence:.2f}, {1000 * sum(answer.seconds.values()):.0f} ms)")
 
 
 def _rounded(value: float | None) -> str:
@@ -459,12 +510,16 @@ def _rounded(value: float | None) -> str:
 
 def _print_passages(passages: Sequence[dict[str, Any]]) -> None:
     for rank, passage in enumerate(passages, start=1):
-        place = " › ".join(dict.fromkeys([passage["title"] or "", *passage["heading"]]))
-        print(f"{rank}. {passage['score']:.3f}  {passage['document']}:{passage['start']}-{passage['end']}  {place}")
+        print(f"{rank}. {passage['score']:.3f}  {_place(passage)}")
         before, text, after = passage.get("in_place") or ("", passage["text"][:300], "")
         print(f"   {_line(before)}[{_line(text)}]{_line(after)}\n" if before or after else f"   {_line(text)}\n")
     if not passages:
         print("nothing found")
+
+
+def _place(passage: Mapping[str, Any]) -> str:
+    headings = " › ".join(dict.fromkeys([passage["title"] or "", *passage["heading"]]))
+    return f"{passage['document']}:{passage['start']}-{passage['end']}  {headings}"
 
 
 def _print_demo(result: dict[str, Any], folder: Path) -> None:

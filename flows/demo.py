@@ -12,7 +12,7 @@ from flows.finetune_dpo import finetune_dpo
 from flows.finetune_sft import finetune_sft
 from flows.reindex import reindex
 from flows.rollback import RollbackConfig, rollback
-from tasks.adapters import live_adapter
+from tasks.adapters import MAX_NEW_TOKENS, open_adapter
 from tasks.config.index import ReindexConfig
 from tasks.config.loading import load_config
 from tasks.config.settings import Home
@@ -132,7 +132,8 @@ def _search(name: str, home: Home) -> str:
 
 
 def _answer(name: str, home: Home) -> str:
-    return live_adapter(name, home)([MESSAGE])[0]
+    message = [{"role": "user", "content": MESSAGE}]
+    return open_adapter(name, "champion", home).answer([message], MAX_NEW_TOKENS)[0]
 
 
 def _roll_back(name: str, reason: str) -> dict[str, Any]:

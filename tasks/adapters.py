@@ -5,13 +5,12 @@ Knows nothing of Prefect, so that a model loaded from MLflow starts quickly.
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tasks.config.settings import Home, find_home
 from tasks.errors import RegistryError
-from tasks.records import AdapterManifest, number_of
+from tasks.records import AdapterManifest, kind_of, number_of
 from tasks.training.adapter import Adapted, check_weights, prove_shapes
 
 ENTRY_POINT = "tasks.adapters:answering"
@@ -31,8 +30,8 @@ def fetch_adapter(name: str, which: int | str, folder: Path, home: Home) -> tupl
     client = connect(home)
     version = get(client, name, which)
     manifest = load_manifest(client, name, version.number)
-    if "adapter" not in manifest:
-        raise RegistryError(f"{name} is no adapter: version {version.number} is one of an index")
+    if (kind := kind_of(manifest)) != "adapter":
+        raise RegistryError(f"{name} is no adapter: version {version.number} is registered as {kind}")
     return AdapterManifest.from_json(manifest), fetch_file(client, name, version.number, ADAPTER_FILE, folder)
 
 
@@ -47,11 +46,10 @@ def prove(manifest: Mapping[str, Any]) -> None:
         prove_shapes(check_weights(adapter, files), files)
 
 
-def live_adapter(name: str, home: Home) -> Callable[..., list[str]]:
-    """What answers now under a name, as `answering` opens it. Raises RegistryError where nothing is live."""
+def open_adapter(name: str, which: int | str, home: Home) -> Adapted:
+    """A registered adapter, by number or alias, on its base model. Raises RegistryError where there is none."""
     with tempfile.TemporaryDirectory() as folder:
-        manifest, files = fetch_adapter(name, "champion", Path(folder), home)
-        return answering(asdict(manifest), str(files))
+        return Adapted(*fetch_adapter(name, which, Path(folder), home))
 
 
 def answering(manifest: Mapping[str, Any], adapter: str) -> Callable[..., list[str]]:

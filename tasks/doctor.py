@@ -7,14 +7,14 @@ from tasks.config.settings import Home
 from tasks.errors import TandemError
 from tasks.index.store import IndexStore
 from tasks.proof import prove
-from tasks.records import IndexManifest
+from tasks.records import IndexManifest, kind_of
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.ledger import Entry, Pointers, made
 from tasks.registry.pointers import ALIASES, pointers
 from tasks.registry.runs import running
 from tasks.registry.versions import list_names, list_versions, load_manifest
 
-BUILD = "tandem reindex CONF, or for an adapter tandem sft CONF or tandem dpo CONF, to build a new version"
+BUILD = "tandem reindex, sft, dpo or release CONF, whichever made it, to build a new version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _examine_version(
     try:
         manifest = load_manifest(client, name, number)
         prove(manifest)
-        if "index" in manifest and not is_protected(IndexManifest.from_json(manifest)):
+        if kind_of(manifest) == "index" and not is_protected(IndexManifest.from_json(manifest)):
             yield Finding(
                 f"{name}: the tag {manifest['tag']} that protects version {number} ({pointer}) is gone from the table",
                 f"tandem mend {name}",

@@ -7,6 +7,7 @@ from tasks.config.settings import Home
 from tasks.index.store import IndexStore
 from tasks.lock import model_lock
 from tasks.promote import moving
+from tasks.records import kind_of
 from tasks.registry.connection import MlflowClient
 from tasks.registry.pointers import delete_version, protected
 from tasks.registry.versions import list_versions, load_manifest
@@ -34,10 +35,10 @@ def collect_versions(name: str, keep: int, dry_run: bool, home: Home) -> dict[st
 
 
 def _tables(client: MlflowClient, name: str, numbers: Sequence[int]) -> dict[str, set[str]]:
-    """Table → the tags that these versions have there; none for adapters, which MLflow holds whole."""
+    """Table → the tags that these versions have there; none for what MLflow holds whole."""
     tags: dict[str, set[str]] = {}
     for number in numbers:
         manifest = load_manifest(client, name, number)
-        if "index" in manifest:
+        if kind_of(manifest) == "index":
             tags.setdefault(manifest["table"], set()).add(manifest["tag"])
     return tags

@@ -1,16 +1,19 @@
-"""The verdict on a new version of an index or an adapter: scores, counts and safety go into the gate."""
+"""The verdict on a new version of an index, an adapter or a release: scores, counts and safety go into the gate."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 from tasks.compare import Work
+from tasks.config.answering import ReleaseConfig
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
 from tasks.evaluate import Evaluation
 from tasks.evaluation.adapters import decide_adapter
 from tasks.evaluation.gate import decide
+from tasks.evaluation.releases import decide_release
 from tasks.evaluation.scores import HELD_OUT_LOSS, PREFERENCE_ACCURACY, Score
+from tasks.examine import Examined
 from tasks.maintain import Maintained
 from tasks.records import Verdict
 from tasks.registry.connection import connect
@@ -47,6 +50,14 @@ def judge_adapter(
         champion=champion,
         held=held(connect(home), config.name),
     )
+
+
+def judge_release(config: ReleaseConfig, examined: Examined, home: Home) -> Verdict:
+    """The verdict on a release."""
+    verdict = decide_release(
+        config.gate, config.promote, examined.contenders, examined.champion, held(connect(home), config.name)
+    )
+    return replace(verdict, reasons=(*verdict.reasons, *examined.notes))
 
 
 def compared_score(config: SftConfig | DpoConfig) -> str:

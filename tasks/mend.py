@@ -9,7 +9,7 @@ from tasks.errors import StoreError, TandemError
 from tasks.index.store import IndexStore
 from tasks.lock import model_lock
 from tasks.promote import follow, moving
-from tasks.records import IndexManifest, number_of
+from tasks.records import IndexManifest, kind_of, number_of
 from tasks.register import VERDICT_TAG, VERSION_TAG, read_verdict
 from tasks.registry.connection import MlflowClient
 from tasks.registry.ledger import Pointers, was_ever_pointed_at
@@ -74,7 +74,7 @@ def mend_all(name: str, home: Home) -> list[str]:
 def _protect(client: MlflowClient, name: str) -> Iterator[str]:
     for number in protected(client, name):
         values = load_manifest(client, name, number)
-        if "index" in values and not is_protected(manifest := IndexManifest.from_json(values)):
+        if kind_of(values) == "index" and not is_protected(manifest := IndexManifest.from_json(values)):
             try:
                 store = IndexStore.open(manifest.uri, manifest.table)
                 store.tag(manifest.tag, manifest.lance_version)

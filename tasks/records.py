@@ -86,6 +86,12 @@ def _known_fields(manifest: type[Any], values: Mapping[str, Any], name: str) -> 
     return {field.name: values[field.name] for field in fields(manifest)}
 
 
+def kind_of(manifest: Mapping[str, Any]) -> Literal["index", "adapter", "prompt", "release"]:
+    """What a registered version is, by the keys of its manifest; a release has those of its parts as well."""
+    kinds: tuple[Literal["index", "adapter", "prompt", "release"], ...] = ("release", "index", "adapter", "prompt")
+    return next(kind for kind in kinds if kind in manifest)
+
+
 def number_of(tag: str) -> int:
     """The number of the version that a Lance tag stands for: 7 in ``v7``."""
     return int(tag.removeprefix("v"))
@@ -175,11 +181,93 @@ class Passage:
     stale: bool
     parsed_key: str
     """Where the converted text of the whole document lies in the content store."""
+    similarity: float | None = None
+    """Cosine to the query; None where only full text was searched."""
+    match: float = 0.0
+    """BM25 score; 0 where full text did not find it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a generator wrote. A sentence ends with the numbers of the passages it rests on, such as ``[1] [3]``."""
+
+    text: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    """Tokens read and written, where a language model wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of an answer, without its marks."""
+
+    text: str
+    cited: tuple[int, ...]
+    """Numbers, counted from 1, of the passages it rests on; none where it is ungrounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an assistant said, what that rests on, and which versions said it."""
+
+    question: str
+    text: str
+    """With marks such as ``[1]``, the numbers of passages."""
+    sentences: tuple[Sentence, ...]
+    """Those of the text; none where it was refused."""
+    passages: tuple[Passage, ...]
+    """What was found, in the order of their numbers, cited or not."""
+    refused: bool
+    confidence: float
+    """Probability that the passages answer the question."""
+    versions: dict[str, str]
+    """``release``, ``index``, ``adapter`` and ``prompt``, as ``name@number``; none where there is none."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By step: search, grounding, generation."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    @property
+    def cited(self) -> tuple[Passage, ...]:
+        """The passages that any sentence rests on."""
+        numbers = sorted({number for sentence in self.sentences for number in sentence.cited})
+        return tuple(self.passages[number - 1] for number in numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseManifest:
+    """All that is needed to answer again as a release did: its parts by number, its policy, its calibration."""
+
+    release: str
+    tag: str
+    """The registry's version number with a ``v``."""
+    index: str
+    """As ``name@number``, like the other parts."""
+    adapter: str
+    """Empty where the policy's generator has none."""
+    prompt: str
+    policy: dict[str, Any]
+    """The ``PolicyConfig`` as JSON."""
+    grounding: dict[str, Any]
+    """The ``Grounding`` as JSON."""
+    format: int = MANIFEST_FORMAT
+    """Raised when an older Tandem could no longer answer with the version."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ReleaseManifest":
+        """Raises `StoreError` where a newer Tandem wrote it; what this one does not know is left out."""
+        return cls(**_known_fields(cls, values, values["release"]))
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """By kind, as ``name@number``; those that it has."""
+        named = {"index": self.index, "adapter": self.adapter, "prompt": self.prompt}
+        return {kind: part for kind, part in named.items() if part}
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A registered version: of an index now, of an adapter or a release later."""
+    """A registered version: of an index, an adapter, a prompt or a release."""
 
     name: str
     number: int
@@ -285,6 +373,26 @@ class Finetune:
     counts: dict[str, int] = field(default_factory=dict)
     decisions: tuple[str, ...] = ()
     """How the machine was used, and why, as sentences."""
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By contender, then by score."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    """In MLflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What a release came to, as the flow's result and as the command's closing table."""
+
+    release: str
+    decision: Literal["unchanged", "promote", "hold", "reject"]
+    reasons: tuple[str, ...]
+    version: int
+    """The version registered, or the newest one where nothing has changed."""
+    parts: dict[str, str]
+    """By kind, as ``name@number``."""
+    live: int | None = None
+    """The version that is live afterwards."""
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     """By contender, then by score."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The morning's report: a markdown artifact in Prefect, the same text in MLflow, a table on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prefect import runtime
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -106,9 +106,7 @@ def write_report(night: Night, evaluation: Evaluation | None = None) -> str:
         markdown_table(["what", "count"], [[name, f"{count:,}"] for name, count in night.counts.items()]),
     ]
     if evaluation and evaluation.candidate:
-        rows = scores_table(evaluation.candidate, evaluation.champion)
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        parts += ["## Scores", markdown_table(columns, [[row.get(column, "") for column in columns] for row in rows])]
+        parts += ["## Scores", table_of(scores_table(evaluation.candidate, evaluation.champion))]
     if evaluation and evaluation.comparison and evaluation.comparison.worst:
         worst = [[query, f"{before:.3f}", f"{now:.3f}"] for query, before, now in evaluation.comparison.worst]
         parts += ["## Queries that lost most", markdown_table(["query", "champion", "candidate"], worst)]
@@ -121,19 +119,25 @@ def write_report(night: Night, evaluation: Evaluation | None = None) -> str:
 
 def publish(night: Night, report: str, home: Home) -> None:
     """Show the report in the Prefect UI, with the way to MLflow."""
+    show_report(
+        "reindex", f"index-{night.index}", night.index, night.decision, night.version, night.run_id, report, home
+    )
+
+
+def show_report(
+    flow: str, experiment: str, name: str, decision: str, version: int | None, run_id: str, report: str, home: Home
+) -> None:
+    """Show a flow's report in the Prefect UI, with the way to its run and version in MLflow, if there are any."""
     if runtime.flow_run.id is None:
         return
-    where = f"\n\nMLflow ({home.tracking_uri}): experiment `index-{night.index}`, run `{night.run_id}`\n"
-    create_markdown_artifact(
-        report + (where if night.run_id else ""),
-        key=artifact_key("reindex", night.index),
-        description=f"{night.index}: {night.decision}",
-    )
-    if night.run_id and home.tracking_uri.startswith("http"):
+    where = f"\n\nMLflow ({home.tracking_uri}): experiment `{experiment}`, run `{run_id}`\n" if run_id else ""
+    create_markdown_artifact(report + where, key=artifact_key(flow, name), description=f"{name}: {decision}")
+    if run_id and home.tracking_uri.startswith("http"):
         create_link_artifact(
-            f"{home.tracking_uri}/#/models/{night.index}/versions/{night.version}",
-            link_text=f"{night.index} version {night.version} in MLflow",
-            key=artifact_key("mlflow", night.index),
+            f"{home.tracking_uri}/#/models/{name}/versions/{version}",
+            link_text=f"{name} version {version} in MLflow",
+            key=artifact_key("mlflow", name),
+            description=f"{name} version {version} in MLflow's registry",
         )
 
 
@@ -141,6 +145,12 @@ def _quarantine(problems: Sequence[Problem]) -> str:
     shown = [[f"`{problem.document}`", problem.reason] for problem in problems[:LONGEST_LIST]]
     more = len(problems) - len(shown)
     return markdown_table(["file", "reason"], shown) + (f"\n\n… and {more} more" if more > 0 else "")
+
+
+def table_of(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows by column, as markdown; a cell that a row does not have is empty."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return markdown_table(columns, [[row.get(column, "") for column in columns] for row in rows])
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,10 +1,7 @@
 """The report on a fine-tune: a markdown artifact in Prefect, the same text and its figures in MLflow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-from prefect import runtime
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
@@ -18,11 +15,10 @@ from tasks.evaluation.adapter_report import (
     worst_table,
 )
 from tasks.judge import compared_score
-from tasks.progress import artifact_key
 from tasks.records import AdapterManifest, Finetune, PreparedData, Trained, Verdict, number_of
 from tasks.registry.connection import connect
 from tasks.registry.runs import read_curve
-from tasks.report import VERDICTS, markdown_table
+from tasks.report import VERDICTS, markdown_table, show_report, table_of
 from tasks.score import Contenders, Scoring
 
 HOW_TO_APPROVE = "It waits for approval: `tandem promote {name} {version}`, or the flow `approve` in the Prefect UI."
@@ -67,12 +63,12 @@ def write_report(done: Finetune, scoring: Scoring, config: SftConfig | DpoConfig
         f"Live now: version {done.live}." if done.live else "",
         HOW_TO_APPROVE.format(name=done.adapter, version=done.version) if waits else "",
         "## Scores",
-        _table(scores_table(contenders)),
+        table_of(scores_table(contenders)),
         say_worth(contenders, compared, config.gate.confidence),
         "## The candidate beside the others, row by row",
-        _table(differences_table(contenders, config.gate.confidence)),
-        *(["## By label", _table(slices)] if slices else []),
-        *(["## Rows answered worst", _table(worst)] if worst else []),
+        table_of(differences_table(contenders, config.gate.confidence)),
+        *(["## By label", table_of(slices)] if slices else []),
+        *(["## Rows answered worst", table_of(worst)] if worst else []),
         "## Data and training",
         markdown_table(["what", "count"], [[name, f"{count:,}"] for name, count in done.counts.items()]),
         "\n".join(f"- {decision}" for decision in done.decisions),
@@ -90,22 +86,5 @@ def draw(contenders: Contenders, run_id: str, home: Home) -> Mapping[str, Any]:
 
 def publish(done: Finetune, report: str, home: Home) -> None:
     """Show the report in the Prefect UI, with the way to MLflow."""
-    if runtime.flow_run.id is None:
-        return
-    create_markdown_artifact(
-        f"{report}\n\nMLflow ({home.tracking_uri}): experiment `adapter-{done.adapter}`, run `{done.run_id}`\n",
-        key=artifact_key("finetune", done.adapter),
-        description=f"{done.adapter}: {done.decision}",
-    )
-    if home.tracking_uri.startswith("http"):
-        create_link_artifact(
-            f"{home.tracking_uri}/#/models/{done.adapter}/versions/{done.version}",
-            link_text=f"{done.adapter} version {done.version} in MLflow",
-            key=artifact_key("mlflow", done.adapter),
-            description=f"{done.adapter} version {done.version} in MLflow's registry",
-        )
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return markdown_table(columns, [[row.get(column, "") for column in columns] for row in rows])
+    name = done.adapter
+    show_report("finetune", f"adapter-{name}", name, done.decision, done.version, done.run_id, report, home)

@@ -14,7 +14,7 @@ from tasks.config.settings import Home, find_home
 from tasks.errors import ConfigError, RegistryError, StoreError, TandemError
 from tasks.index.embedding import Embedder, load_embedder
 from tasks.index.search import Filters, IndexReader, LiveIndex, open_version
-from tasks.records import IndexManifest, Passage
+from tasks.records import IndexManifest, Passage, kind_of
 
 ENTRY_POINT = "tasks.serving:answering"
 
@@ -52,7 +52,10 @@ def reader_of(name: str, which: int | str, home: Home) -> IndexReader:
     from tasks.registry.connection import connect
     from tasks.registry.versions import load_manifest
 
-    return open_manifest(load_manifest(connect(home), name, which))
+    manifest = load_manifest(connect(home), name, which)
+    if (kind := kind_of(manifest)) != "index":
+        raise RegistryError(f"{name} is no index: it is registered as {kind}")
+    return open_manifest(manifest)
 
 
 def open_manifest(manifest: Mapping[str, Any]) -> IndexReader:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from flows.approve import ApproveConfig
 from flows.rollback import RollbackConfig
+from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
@@ -23,17 +24,31 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "dpo": DpoConfig,
     "index": ReindexConfig,
     "models": BaseModelConfig,
+    "policies": PolicyConfig,
+    "prompts": PromptConfig,
+    "release": ReleaseConfig,
     "sft": SftConfig,
 }
 """By folder below conf/."""
 
-FORMS = [ReindexConfig, ApproveConfig, RollbackConfig, DeploymentsConfig, SftConfig, DpoConfig, BaseModelBuildConfig]
+FORMS = [
+    ReindexConfig,
+    ApproveConfig,
+    RollbackConfig,
+    DeploymentsConfig,
+    SftConfig,
+    DpoConfig,
+    BaseModelBuildConfig,
+    ReleaseConfig,
+    PolicyConfig,
+    PromptConfig,
+]
 
 
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONF)))
 def test_every_file_fits_its_class(file: Path) -> None:
     loaded = load_config(file, CLASS_OF[str(file.parent.relative_to(CONF))])
-    if isinstance(loaded, (ReindexConfig, SftConfig, DpoConfig)):
+    if isinstance(loaded, (ReindexConfig, SftConfig, DpoConfig, ReleaseConfig)):
         assert loaded.name == file.stem
 
 

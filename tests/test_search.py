@@ -57,7 +57,7 @@ def test_a_passage_comes_with_its_place(store: IndexStore) -> None:
     where = {"title": "Foxes", "heading": ["Animals", "Fox"], "tenant": "zoo", "language": "en", "tags": ["x", "y"]}
     store.replace([], [batch({"zoo/fox.md": ["a red fox"]}, date=date(2024, 2, 29), **where)])
     [[found]] = reader(store).search(["fox"])
-    assert dataclasses.replace(found, score=0.0) == Passage(
+    assert dataclasses.replace(found, score=0.0, similarity=None, match=0.0) == Passage(
         id="zoo/fox.md#0",
         document="zoo/fox.md",
         text="a red fox",
@@ -92,6 +92,19 @@ def test_fusion_adds_both_scores_each_over_its_range(store: IndexStore) -> None:
     }
     assert {passage.id: passage.score for passage in fused} == pytest.approx(expected, abs=1e-6)
     assert ids(fused) == ["b#0", "a#0", "c#0"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_passage_says_what_each_retriever_made_of_it(store: IndexStore, mode: Mode) -> None:
+    vectors = np.array([[0.6, 0.8], [1, 0]], dtype=np.float32) @ np.eye(2, 64, dtype=np.float32)
+    store.replace([], [batch({"a": ["fox"], "b": ["owl"]}, vectors=vectors)])
+    index = reader(store)
+    [found] = index.search(["fox"], mode=mode, vectors=vectors[1:])
+    [[by_text]] = index.search(["fox"], mode="text")
+    says = {passage.id: (passage.similarity, passage.match) for passage in found}
+    no_text = mode == "vector"
+    assert says["a#0"] == pytest.approx((None if mode == "text" else 0.6, 0.0 if no_text else by_text.score))
+    assert mode == "text" or says["b#0"] == pytest.approx((1.0, 0.0))
 
 
 def test_the_vector_score_of_a_passage_that_only_full_text_found_is_exact(store: IndexStore) -> None:

@@ -5,10 +5,10 @@ may be chance rejects it, and more held-out rows are the remedy. Against the cha
 is not the task (forgetting), a loss is judged as for an index, and for the same reasons: see `tasks.evaluation.gate`.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from tasks.config.training import AdapterGateConfig
+from tasks.evaluation.contenders import judge_champion, not_numbers, too_low
 from tasks.evaluation.gate import (
     Decision,
     Promote,
@@ -16,7 +16,6 @@ from tasks.evaluation.gate import (
     conclude,
     is_finite,
     judge_loss,
-    numbers_of,
     say_comparison,
     say_held,
     say_value,
@@ -27,14 +26,13 @@ from tasks.evaluation.scores import (
     CHAMPION,
     GENERAL_ACCURACY,
     GENERAL_LOSS,
-    LOSSES,
     SUITE,
     Score,
     compare_scores,
 )
 from tasks.records import Verdict
 
-ROWS = Words("loss", "row", "rows")
+ROWS = Words("loss", "held-out row", "held-out rows")
 TEXTS = Words("rise of cross-entropy on general text", "text", "texts")
 QUESTIONS = Words("loss of accuracy on general questions", "question", "questions")
 
@@ -66,14 +64,14 @@ def decide_adapter(
     # A score over no rows is none.
     by_name = {who: {name: score for name, score in of.items() if score.rows} for who, of in contenders.items()}
     scores, base, theirs = (by_name.get(who, {}) for who in (CANDIDATE, BASE, CHAMPION))
-    against = [*_not_numbers(scores), *_too_low(scores, compared, gate)]
+    against = [*not_numbers(scores), *too_low(scores, compared, gate, ROWS)]
     found: dict[Decision, list[str]] = {"reject": against, "hold": [*say_held(held)], "promote": []}
     if compared in scores:
         ours = scores[compared]
         found["promote"].append(say_value(compared, ours.estimate, ours.confidence, ROWS.many))
         for decision, sentence in (
             _judge_base(ours, base.get(compared), gate),
-            _judge_champion(ours, theirs.get(compared), champion, gate),
+            judge_champion(ours, theirs.get(compared), champion, gate, ROWS),
         ):
             found[decision].append(sentence)
     allowances = {GENERAL_LOSS: gate.max_forgotten, GENERAL_ACCURACY: gate.max_general_loss}
@@ -82,29 +80,6 @@ def decide_adapter(
         decision, sentence = _judge_forgetting(scores.get(name), base.get(name), name, allowed, gate)
         found[decision].append(sentence)
     return conclude(found["reject"], found["hold"], found["promote"], promote)
-
-
-def _not_numbers(scores: Mapping[str, Score]) -> Iterator[str]:
-    for name, score in scores.items():
-        if not all(map(math.isfinite, (*score.values, *numbers_of(score.estimate)))):
-            yield f"{name} is not a number on every row; an adapter with such a score never passes."
-
-
-def _too_low(scores: Mapping[str, Score], compared: str, gate: AdapterGateConfig) -> Iterator[str]:
-    if compared not in scores:
-        yield f"There is no {compared} of the adapter; without it an adapter never passes."
-    elif len(scores[compared].rows) < gate.min_rows:
-        yield (
-            f"{len(scores[compared].rows)} held-out rows are too few to judge by; at least {gate.min_rows} are "
-            "needed (min_rows)."
-        )
-    for name, floor in gate.floors.items():
-        if name not in scores:
-            yield f"{name} has a floor of {floor:.3f} and was not scored: name it under scoring.scores."
-        elif name in LOSSES and scores[name].estimate.mean > floor:
-            yield f"{name} {scores[name].estimate.mean:.3f} is worse than its floor of {floor:.3f}; lower is better."
-        elif name not in LOSSES and scores[name].estimate.mean < floor:
-            yield f"{name} {scores[name].estimate.mean:.3f} is below its floor of {floor:.3f}."
 
 
 def _judge_base(ours: Score, base: Score | None, gate: AdapterGateConfig) -> tuple[Decision, str]:
@@ -119,17 +94,6 @@ def _judge_base(ours: Score, base: Score | None, gate: AdapterGateConfig) -> tup
     if not comparison.proven:
         return "reject", f"Better than the base model, but it may be noise: {numbers}."
     return "promote", f"Better than the base model: {numbers}."
-
-
-def _judge_champion(
-    ours: Score, theirs: Score | None, champion: int | None, gate: AdapterGateConfig
-) -> tuple[Decision, str]:
-    if champion is None:
-        return "promote", "There is no champion to compare with."
-    if theirs is None:
-        return "hold", f"The champion, version {champion}, could not be scored beside it."
-    comparison = compare_scores(ours, theirs, gate.confidence)
-    return judge_loss(comparison, f"champion (version {champion})", gate.max_loss, ROWS)
 
 
 def _judge_forgetting(

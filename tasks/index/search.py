@@ -11,7 +11,7 @@ Results do not depend on the order of the rows in the table: equal scores are or
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
@@ -100,11 +100,21 @@ class _Hits:
     scores: npt.NDArray[np.float64]
     vectors: Vectors | None = None
     """The stored vectors, of shape (candidates, dimension), where fusion may need them."""
+    cosines: npt.NDArray[np.float64] | None = None
+    """None where only full text was searched."""
+    matches: npt.NDArray[np.float64] | None = None
+    """BM25 scores; None where only vectors were searched."""
 
     def best(self, count: int) -> "_Hits":
         """The first `count`, and all that equal the last of them."""
         end = int(np.sum(self.scores >= self.scores[:count].min(initial=np.inf)))
-        return _Hits(self.rows[:end], self.scores[:end], None if self.vectors is None else self.vectors[:end])
+        return _Hits(
+            self.rows[:end],
+            self.scores[:end],
+            None if self.vectors is None else self.vectors[:end],
+            None if self.cosines is None else self.cosines[:end],
+            None if self.matches is None else self.matches[:end],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +226,11 @@ class IndexReader:
     async def _retrieve(self, query: str, vector: Vectors | None, plan: _Plan) -> _Hits:
         """The candidates, best first."""
         if vector is None:
-            return await self._by_text(query, plan)
+            text = await self._by_text(query, plan)
+            return replace(text, matches=text.scores)
         if plan.mode == "vector":
-            return await self._by_vector(vector, plan)
+            close = await self._by_vector(vector, plan)
+            return replace(close, cosines=close.scores)
         close, text = await asyncio.gather(self._by_vector(vector, plan), self._by_text(query, plan))
         return self._fuse(vector, close, text)
 
@@ -249,14 +261,14 @@ class IndexReader:
         weight = self.config.vector_weight
         scores = weight * _share(1 + cosines) + (1 - weight) * _share(matches)
         order = np.argsort(-scores, kind="stable")
-        return _Hits(rows[order], scores[order])
+        return _Hits(rows[order], scores[order], cosines=cosines[order], matches=matches[order])
 
     def _passages(self, found: list[_Hits], depth: int) -> list[list[Passage]]:
         """The `depth` best of each query, equal scores ordered by id."""
         rows = np.unique(np.concatenate([hits.rows for hits in found]))
         stored = dict(zip(rows.tolist(), self._stored.read(rows), strict=True))
         return [
-            sorted(map(_passage, map(stored.__getitem__, hits.rows.tolist()), hits.scores.tolist()), key=_rank)[:depth]
+            sorted(map(_passage, map(stored.__getitem__, hits.rows.tolist()), *_numbers(hits)), key=_rank)[:depth]
             for hits in found
         ]
 
@@ -407,7 +419,16 @@ def _share(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return scores / (scores.max(initial=0.0) or 1.0)
 
 
-def _passage(row: dict[str, Any], score: float) -> Passage:
+def _numbers(hits: _Hits) -> tuple[Iterable[float], Iterable[float | None], Iterable[float]]:
+    """Score, cosine and BM25 score of each."""
+    return (
+        hits.scores.tolist(),
+        repeat(None) if hits.cosines is None else hits.cosines.tolist(),
+        repeat(0.0) if hits.matches is None else hits.matches.tolist(),
+    )
+
+
+def _passage(row: dict[str, Any], score: float, similarity: float | None, match: float) -> Passage:
     day = row["date"]
     return Passage(
         **row
@@ -417,4 +438,6 @@ def _passage(row: dict[str, Any], score: float) -> Passage:
             "date": day.isoformat() if day else None,
         },
         score=score,
+        similarity=similarity,
+        match=match,
     )

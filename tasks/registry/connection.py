@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._model_registry.client import ModelRegistryClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.config.servers import reach
@@ -34,6 +35,11 @@ def connect(home: Home) -> MlflowClient:
         if uri.startswith("sqlite:") and not database_of(uri).exists():
             _create_database(home, database_of(uri))
         return MlflowClient(uri, uri)
+
+
+def registry(client: MlflowClient) -> ModelRegistryClient:
+    """The part of a client that holds models and prompts alike; the calls of the client itself hide prompts."""
+    return client._get_registry_client()
 
 
 def explained(

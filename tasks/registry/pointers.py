@@ -15,9 +15,9 @@ from mlflow.exceptions import MlflowException
 from tasks.errors import RefusedError, RegistryError, TandemError
 from tasks.records import Move
 from tasks.registry import ledger
-from tasks.registry.connection import explained
+from tasks.registry.connection import explained, registry
 from tasks.registry.ledger import Entry, Pointers, What
-from tasks.registry.versions import get, list_versions, load_manifest, search_versions
+from tasks.registry.versions import PART_TAG, get, list_names, list_versions, load_manifest, search_versions
 
 HOLD_TAG = "tandem.hold"
 KEEP_TAG = "tandem.keep"
@@ -32,7 +32,7 @@ Prove = Callable[[dict[str, Any]], object]
 def pointers(client: MlflowClient, name: str) -> Pointers:
     """Where the model's pointers stand in MLflow; all None for a model that does not exist."""
     try:
-        model = client.get_registered_model(name)
+        model = registry(client).get_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -109,7 +109,7 @@ def propose(client: MlflowClient, name: str, number: int | None, *, by: str, rea
 @explained
 def hold(client: MlflowClient, name: str, *, by: str, reason: str) -> Move:
     """Let nothing be promoted until the hold is lifted."""
-    client.get_registered_model(name)  # raises where it does not exist, before anything is written
+    registry(client).get_registered_model(name)  # raises where it does not exist, before anything is written
     now, last, _ = _settle(client, name)
     return _move(client, name, "hold", now, replace(now, hold=_hold_text("held", by, reason)), last, by, reason).move
 
@@ -142,14 +142,26 @@ def protected(client: MlflowClient, name: str) -> dict[int, str]:
         now.previous: "was live before the champion",
         now.champion: "is live",
     }
-    return kept | {number: why for number, why in by_alias.items() if number is not None}
+    return _pinned(client, name) | kept | {number: why for number, why in by_alias.items() if number is not None}
+
+
+def _pinned(client: MlflowClient, name: str) -> dict[int, str]:
+    """The versions that stand in a release that has a pointer."""
+    found: dict[int, str] = {}
+    for release in list_names(client):
+        now = pointers(client, release)
+        for number in {now.champion, now.candidate, now.previous} - {None}:
+            tags = registry(client).get_model_version(release, str(number)).tags
+            parts = [part.partition("@") for key, part in tags.items() if key.startswith(PART_TAG)]
+            found |= {int(which): f"is part of {release} version {number}" for of, _, which in parts if of == name}
+    return found
 
 
 @explained
 def keep(client: MlflowClient, name: str, number: int, *, by: str, reason: str) -> None:
     """Protect a version from deletion until its tag ``tandem.keep`` is removed."""
     get(client, name, number)
-    client.set_model_version_tag(name, str(number), KEEP_TAG, f"{reason} ({by})")
+    registry(client).set_model_version_tag(name, str(number), KEEP_TAG, f"{reason} ({by})")
 
 
 @explained
@@ -158,7 +170,7 @@ def delete_version(client: MlflowClient, name: str, number: int) -> None:
     get(client, name, number)
     if why := protected(client, name).get(number):
         raise RefusedError(f"version {number} of {name} {why}, so it was not deleted")
-    client.delete_model_version(name, str(number))
+    registry(client).delete_model_version(name, str(number))
 
 
 @explained
@@ -291,10 +303,10 @@ def _apply(client: MlflowClient, name: str, actual: Pointers, before: Pointers, 
             continue
         if what == "hold":
             if new is None:
-                client.delete_registered_model_tag(name, HOLD_TAG)
+                registry(client).delete_registered_model_tag(name, HOLD_TAG)
             else:
-                client.set_registered_model_tag(name, HOLD_TAG, new)
+                registry(client).set_registered_model_tag(name, HOLD_TAG, new)
         elif new is None:
-            client.delete_registered_model_alias(name, what)
+            registry(client).delete_registered_model_alias(name, what)
         else:
-            client.set_registered_model_alias(name, what, str(new))
+            registry(client).set_registered_model_alias(name, what, str(new))

@@ -17,10 +17,13 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSp
 
 from tasks.errors import RegistryError
 from tasks.records import Version
-from tasks.registry.connection import explained
+from tasks.registry.connection import explained, registry
+from tasks.registry.prompts import ONLY_PROMPTS, Turn, is_prompt, turns_of
 from tasks.registry.runs import read_artifact
 
 LAST_NUMBER_TAG = "tandem.last_number"
+PART_TAG = "tandem.part."
+"""What the tags of a release begin with that name its parts: ``tandem.part.index`` = ``samples@3``."""
 TYPES = {str: DataType.string, int: DataType.long, float: DataType.double, bool: DataType.boolean}
 
 
@@ -32,13 +35,12 @@ def next_number(client: MlflowClient, name: str) -> int:
     highest number ever given is kept as a tag of the model.
     """
     try:
-        tags = client.get_registered_model(name).tags
+        tags = registry(client).get_registered_model(name).tags
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return 1
-    newest = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
-    numbers = [int(version.version) for version in newest]
+    numbers = [int(version.version) for version in _newest(client, name)]
     return max(int(tags.get(LAST_NUMBER_TAG, 0)), *numbers, 0) + 1
 
 
@@ -69,9 +71,9 @@ def register(
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
     every_tag = {key: str(value) for key, value in (tags or {}).items()}
     version = client.create_model_version(name, source, run_id, tags=every_tag, description=description)
-    client.set_registered_model_tag(name, LAST_NUMBER_TAG, version.version)
+    registry(client).set_registered_model_tag(name, LAST_NUMBER_TAG, version.version)
     if int(version.version) != number:
-        client.delete_model_version(name, version.version)
+        registry(client).delete_model_version(name, version.version)
         raise RegistryError(
             f"MLflow gave {name} the version number {version.version} instead of {number}: somebody "
             "registered or deleted a version meanwhile. Nothing was registered: run again."
@@ -80,20 +82,31 @@ def register(
 
 
 @explained
+def register_prompt(client: MlflowClient, name: str, turns: Sequence[Turn], description: str = "") -> Version:
+    """The newest version of a prompt, if it has these turns; else a new one in MLflow's prompt registry.
+
+    Raises RegistryError where the name is that of an index, an adapter or a release.
+    """
+    versions = search_versions(client, name)
+    if versions and not is_prompt(versions[-1]):
+        raise RegistryError(f"{name} is no prompt in MLflow: give the file under conf/prompts/ a name of its own")
+    if versions and turns_of(versions[-1]) == list(turns):
+        return _record(versions[-1])
+    made = client.register_prompt(name, list(turns), commit_message=description or None)
+    return get(client, name, int(made.version))
+
+
+@explained
 def resolve_champion(client: MlflowClient, name: str) -> Version | None:
     """The live version, or None. One query: cheap enough to ask before every answer."""
-    return _find(client, name, "champion")
+    version = _find(client, name, "champion")
+    return _record(version) if version else None
 
 
 @explained
 def get(client: MlflowClient, name: str, which: int | str) -> Version:
     """The version with this number or alias. Raises RegistryError where there is none."""
-    version = _find(client, name, which)
-    if version is None:
-        numbers = [str(known.number) for known in list_versions(client, name)]
-        known = f"it has {', '.join(numbers)}" if numbers else "nothing is registered under that name"
-        raise RegistryError(f"{name} has no version {which}: {known}")
-    return version
+    return _record(_get(client, name, which))
 
 
 @explained
@@ -110,13 +123,15 @@ def list_versions(client: MlflowClient, name: str) -> list[Version]:
 @explained
 def load_manifest(client: MlflowClient, name: str, which: int | str) -> dict[str, Any]:
     """The manifest of the version with this number or alias."""
-    version = get(client, name, which)
-    source = client.get_model_version_download_uri(name, str(version.number))
+    version = _get(client, name, which)
+    if is_prompt(version):
+        return {"prompt": name, "tag": f"v{version.version}", "turns": turns_of(version)}
+    source = client.get_model_version_download_uri(name, version.version)
     try:
         return json.loads(read_artifact(client, f"{source}/artifacts/manifest.json"))
     except (OSError, ValueError, MlflowException) as error:
         raise RegistryError(
-            f"the manifest of {name} version {version.number} cannot be read from {source}: {error}"
+            f"the manifest of {name} version {version.version} cannot be read from {source}: {error}"
         ) from error
 
 
@@ -132,37 +147,63 @@ def fetch_file(client: MlflowClient, name: str, number: int, file: str, folder: 
 @explained
 def newest_tags(client: MlflowClient, name: str) -> dict[str, str]:
     """The tags of the newest version; none where there is no version."""
-    newest = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
-    return dict(newest[0].tags) if newest else {}
+    return next((dict(version.tags) for version in _newest(client, name)), {})
 
 
 @explained
 def list_names(client: MlflowClient) -> list[str]:
-    """The name of every registered model, in alphabetical order."""
-    page = client.search_registered_models()
-    names = [model.name for model in page]
-    while page.token:
-        page = client.search_registered_models(page_token=page.token)
+    """The name of every registered model and prompt, in alphabetical order."""
+    names = []
+    for query in (None, ONLY_PROMPTS):
+        page = client.search_registered_models(query)
         names += [model.name for model in page]
+        while page.token:
+            page = client.search_registered_models(query, page_token=page.token)
+            names += [model.name for model in page]
     return sorted(names)
 
 
 def search_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    """Every version as MLflow gives it, oldest first, over all pages."""
-    query, order = f"name = '{name}'", ["version_number ASC"]
-    page = client.search_model_versions(query, order_by=order)
-    versions = list(page)
-    while page.token:
-        page = client.search_model_versions(query, order_by=order, page_token=page.token)
-        versions += page
-    return versions
+    """Every version of a model or prompt as MLflow gives it, oldest first, over all pages."""
+    order = ["version_number ASC"]
+    for query in _queries(name):
+        page = client.search_model_versions(query, order_by=order)
+        versions = list(page)
+        while page.token:
+            page = client.search_model_versions(query, order_by=order, page_token=page.token)
+            versions += page
+        if versions:
+            return versions
+    return []
 
 
-def _find(client: MlflowClient, name: str, which: int | str) -> Version | None:
+def _newest(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """The newest version, if there is any."""
+    for query in _queries(name):
+        if found := client.search_model_versions(query, max_results=1, order_by=["version_number DESC"]):
+            return list(found)
+    return []
+
+
+def _queries(name: str) -> tuple[str, str]:
+    """For the versions of a model, and for those of a prompt of that name: there is only one of the two."""
+    return f"name = '{name}'", f"name = '{name}' AND {ONLY_PROMPTS}"
+
+
+def _get(client: MlflowClient, name: str, which: int | str) -> ModelVersion:
+    version = _find(client, name, which)
+    if version is None:
+        numbers = [str(known.number) for known in list_versions(client, name)]
+        known = f"it has {', '.join(numbers)}" if numbers else "nothing is registered under that name"
+        raise RegistryError(f"{name} has no version {which}: {known}")
+    return version
+
+
+def _find(client: MlflowClient, name: str, which: int | str) -> ModelVersion | None:
     try:
         if isinstance(which, int):
-            return _record(client.get_model_version(name, str(which)))
-        return _record(client.get_model_version_by_alias(name, which))
+            return registry(client).get_model_version(name, str(which))
+        return registry(client).get_model_version_by_alias(name, which)
     except MlflowException as error:
         # MLflow says "invalid parameter" for an alias that is not set.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -172,7 +213,7 @@ def _find(client: MlflowClient, name: str, which: int | str) -> Version | None:
 
 def _aliases(client: MlflowClient, name: str) -> dict[int, list[str]]:
     try:
-        found = client.get_registered_model(name).aliases
+        found = registry(client).get_registered_model(name).aliases
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

@@ -20,6 +20,7 @@ BENCHMARKS = (
     "training",
     "training_overhead",
     "real_finetunes",
+    "answers_xquad",
 )
 
 

@@ -1,0 +1,60 @@
+"""Finds the parts of a release, each by number, and shows that they fit together."""
+
+import json
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+from prefect import task
+
+from tasks.answering.grounding import Grounding
+from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
+from tasks.config.choices import load_choice
+from tasks.config.settings import find_home
+from tasks.records import ReleaseManifest
+from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.versions import get, next_number, register_prompt
+from tasks.releases import prove
+
+
+@task(name="compose", task_run_name="compose {config.name}")
+def compose(config: ReleaseConfig) -> ReleaseManifest:
+    """The parts that the configuration names, as they stand now; a prompt whose file has changed is registered.
+
+    The grounding is the default one until it is calibrated.
+
+    Raises:
+        TandemError: a part does not exist or does not load, or the parts do not fit.
+    """
+    client = connect(find_home())
+    manifest = ReleaseManifest(
+        release=config.name,
+        tag=f"v{next_number(client, config.name)}",
+        index=_pin(client, config.index),
+        adapter=_pin(client, config.adapter) if config.adapter else "",
+        prompt=_pin(client, config.prompt) if "@" in config.prompt else _pin_file(client, config.prompt),
+        policy=load_choice("policies", config.policy, PolicyConfig).model_dump(mode="json"),
+        grounding=Grounding().to_json(),
+    )
+    prove(asdict(manifest))
+    return manifest
+
+
+def state_of(config: ReleaseConfig, manifest: ReleaseManifest) -> str:
+    """A hash over all that decides how the release answers and how it is judged."""
+    golden = Path(config.golden)
+    queries = golden.read_bytes() if golden.exists() else b""
+    decisive = [manifest.parts, manifest.policy, config.gate.model_dump(mode="json")]
+    return f"sha256:{sha256(json.dumps(decisive, sort_keys=True).encode() + queries).hexdigest()}"
+
+
+def _pin(client: MlflowClient, named: str) -> str:
+    """``samples@3`` for ``samples@champion``."""
+    name, _, which = named.partition("@")
+    return f"{name}@{get(client, name, int(which) if which.isdigit() else which).number}"
+
+
+def _pin_file(client: MlflowClient, name: str) -> str:
+    prompt = load_choice("prompts", name, PromptConfig)
+    turns = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+    return f"{name}@{register_prompt(client, name, turns, prompt.description).number}"

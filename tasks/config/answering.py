@@ -1,0 +1,112 @@
+"""The configuration of an assistant: how it searches, when it refuses, what writes its answers.
+
+`PolicyConfig` is a file under conf/policies/, `PromptConfig` one under conf/prompts/, and `ReleaseConfig`, one under
+conf/release/, is the one parameter of the flow that binds index, adapter, prompt and policy. Imports nothing heavy.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.config.choices import Choice
+from tasks.config.fields import Name, Share, Strict
+
+NAME, WHICH = "[a-z0-9][a-z0-9_-]{0,62}", "@(champion|candidate|previous|[0-9]+)"
+
+
+class PromptConfig(Strict):
+    """A prompt: one file under conf/prompts/, versioned in MLflow's prompt registry."""
+
+    description: str = ""
+    """What it is for."""
+    system: str
+    """The system turn. `{{ passages }}` stands for the numbered passages, `{{ question }}` for the question."""
+    user: str = "{{ question }}"
+    """The user's turn, with the same variables."""
+
+
+class GeneratorConfig(Strict):
+    """What writes the answers."""
+
+    kind: Literal["extractive", "transformers", "endpoint"] = "extractive"
+    """The best supported sentences themselves, which needs no language model; the release's adapter on its base model;
+    or an OpenAI-compatible endpoint."""
+    max_new_tokens: int = Field(256, ge=1, le=32_768)
+    """Longest answer of a language model."""
+    sentences: int = Field(2, ge=1, le=10)
+    """Most sentences of an extractive answer."""
+    base_url: str = ""
+    """Of an endpoint, ending in /v1."""
+    model: str = ""
+    """Name of the model at the endpoint."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the endpoint's key."""
+    timeout_seconds: float = Field(60, gt=0)
+    """How long an endpoint may take."""
+
+    @model_validator(mode="after")
+    def _endpoint_is_named(self) -> "GeneratorConfig":
+        if self.kind == "endpoint" and not (self.base_url and self.model):
+            raise ValueError("generator.kind is endpoint: name its base_url and model")
+        return self
+
+
+class GroundingConfig(Strict):
+    """When the assistant says that it does not know."""
+
+    min_precision: Share = 0.8
+    """Of the refusals, the least share that must have been right; among thresholds that keep it, the one with the
+    highest recall is taken."""
+
+
+class PolicyConfig(Strict):
+    """How an assistant answers: one file under conf/policies/."""
+
+    description: str = ""
+    """What it is for."""
+    passages: int = Field(5, ge=1, le=50)
+    """Passages that a question is answered from."""
+    refusal: str = "I do not know: nothing in {searched} answers this."
+    """What it says where nothing is relevant; `{searched}` stands for what was searched."""
+    generator: GeneratorConfig = GeneratorConfig()
+    """What writes the answers."""
+    grounding: GroundingConfig = GroundingConfig()
+    """When it refuses."""
+
+
+class ReleaseGateConfig(Strict):
+    """What a release must show before it goes live."""
+
+    min_rows: int = Field(20, ge=1)
+    """Fewer questions than this never pass; each golden query counts twice, with its documents and without."""
+    floors: dict[str, Share] = Field({})
+    """Lowest acceptable value by score, such as refusal_precision: 0.8."""
+    max_loss: Share = 0.02
+    """Loss of rightly answered questions against the champion that is tolerated."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """How sure the gate must be that a loss greater than that is no chance before it rejects."""
+
+
+class ReleaseConfig(Strict):
+    """Bind an index, an adapter, a prompt and a policy into one version that is measured and put live as a whole."""
+
+    name: Name
+    """Name of the release in the MLflow registry."""
+    index: Annotated[str, Field(pattern=f"^{NAME}{WHICH}$")]
+    """The index, such as samples@champion or samples@3."""
+    adapter: Annotated[str, Field(pattern=f"^({NAME}{WHICH})?$")] = ""
+    """The adapter, such as support@champion, for a generator that has one."""
+    prompt: Annotated[str, Field(pattern=f"^{NAME}({WHICH})?$")] = "answer"
+    """The prompt: a file under conf/prompts/, registered in MLflow if it has changed; or a registered one, such as
+    answer@champion."""
+    policy: Annotated[str, Choice("policies")]
+    """The policy: a file under conf/policies/."""
+    golden: str
+    """Golden queries (jsonl) of the index, each asked with its documents and without: what calibrates refusal and
+    scores every release."""
+    gate: ReleaseGateConfig = ReleaseGateConfig()
+    """What a release must show."""
+    promote: Literal["auto", "ask", "never"] = "ask"
+    """Put a release that passes live at once, leave it as candidate for a person, or only register it."""
+    lock_minutes: float = Field(30, ge=0)
+    """How long a second run waits for the first before it is skipped."""

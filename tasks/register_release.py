@@ -1,0 +1,68 @@
+"""Registers a release in MLflow: its parts by number, its policy, its calibration, its scores."""
+
+import json
+from dataclasses import asdict
+from importlib.metadata import version as installed
+
+import yaml
+from prefect import task
+
+from tasks.compare import STATE_TAG
+from tasks.compose import state_of
+from tasks.config.answering import ReleaseConfig
+from tasks.config.settings import find_home
+from tasks.examine import Examined
+from tasks.records import Released, ReleaseManifest, Verdict, Version, number_of
+from tasks.register import REPORT_FILE, VERDICT_FILE, VERDICT_TAG, VERSION_TAG, flat, git_commit
+from tasks.registry.connection import connect
+from tasks.registry.runs import log
+from tasks.registry.versions import PART_TAG, register
+from tasks.releases import ENTRY_POINT
+
+PREDICT_PARAMS = {"tenant": str}
+
+
+@task(name="register release", task_run_name="register {manifest.release} {manifest.tag}")
+def register_release(
+    config: ReleaseConfig,
+    manifest: ReleaseManifest,
+    done: Released,
+    examined: Examined,
+    verdict: Verdict,
+    report: str,
+) -> Version:
+    """Log parts, scores, answers and report, and only then make the version appear."""
+    client = connect(find_home())
+    marks = {"git.commit": git_commit(), VERDICT_TAG: verdict.decision}
+    settings = config.model_dump(mode="json")
+    answers = [asdict(case.answer) | {"answerable": case.answerable, "right": case.right} for case in examined.cases]
+    log(
+        client,
+        done.run_id,
+        params=flat(settings) | {f"part.{kind}": part for kind, part in done.parts.items()},
+        metrics={f"{who}_{name}": value for who, of in done.scores.items() for name, value in of.items()},
+        tags=marks,
+        texts={
+            REPORT_FILE: report,
+            "config.yaml": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+            VERDICT_FILE: json.dumps(asdict(verdict), indent=1),
+            "answers.jsonl": "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers),
+        },
+    )
+    return register(
+        client,
+        config.name,
+        done.run_id,
+        asdict(manifest),
+        number=number_of(manifest.tag),
+        entry_point=ENTRY_POINT,
+        requirements=[f"tandem=={installed('tandem')}"],
+        params=PREDICT_PARAMS,
+        tags={
+            VERSION_TAG: manifest.tag,
+            STATE_TAG: state_of(config, manifest),
+            **marks,
+            **{f"{PART_TAG}{kind}": part for kind, part in done.parts.items()},
+        },
+        description=report[:5000],  # what MLflow keeps
+    )

@@ -1,0 +1,110 @@
+"""Opens registered releases for whoever asks: the command, the pyfunc in MLflow, the gate's proof.
+
+Knows nothing of Prefect, so that a model loaded from MLflow starts quickly.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tasks import adapters, serving
+from tasks.answering.assistant import Assistant
+from tasks.answering.generators import Generator, Turn
+from tasks.answering.grounding import Grounding
+from tasks.answering.prompting import check_turns
+from tasks.config.answering import PolicyConfig
+from tasks.config.settings import Home, find_home
+from tasks.errors import ModelError, RegistryError
+from tasks.records import ReleaseManifest, kind_of
+from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.versions import load_manifest
+
+ENTRY_POINT = "tasks.releases:answering"
+
+
+def open_release(name: str, which: int | str, home: Home) -> Assistant:
+    """A registered release, by number or alias. Raises RegistryError where there is none, or it is none."""
+    manifest = load_manifest(connect(home), name, which)
+    if (kind := kind_of(manifest)) != "release":
+        raise RegistryError(f"{name} is no release: it is registered as {kind}")
+    return open_manifest(ReleaseManifest.from_json(manifest), home)
+
+
+def open_manifest(manifest: ReleaseManifest, home: Home) -> Assistant:
+    """Every part of a release, opened. Raises a TandemError for the first one that does not open or fit."""
+    client = connect(home)
+    policy = PolicyConfig.model_validate(manifest.policy)
+    return Assistant(
+        reader=serving.open_manifest(part(client, manifest.index)),
+        generator=_generator(policy, manifest, home),
+        prompt=turns_of_prompt(client, manifest.prompt),
+        policy=policy,
+        grounding=Grounding.from_json(manifest.grounding),
+        versions={
+            "release": f"{manifest.release}@{manifest.tag.removeprefix('v')}",
+            "index": manifest.index,
+            "adapter": manifest.adapter,
+            "prompt": manifest.prompt,
+        },
+    )
+
+
+def part(client: MlflowClient, pinned: str) -> dict[str, Any]:
+    """The manifest of a part, which is named as ``name@number``."""
+    name, _, number = pinned.partition("@")
+    return load_manifest(client, name, int(number))
+
+
+def turns_of_prompt(client: MlflowClient, pinned: str) -> list[Turn]:
+    """The turns of a prompt. Raises RegistryError where it is none."""
+    manifest = part(client, pinned)
+    if kind_of(manifest) != "prompt":
+        raise RegistryError(f"{pinned} is no prompt")
+    return list(manifest["turns"])
+
+
+def prove(manifest: Mapping[str, Any]) -> None:
+    """Show that every part of a release is there, loads and fits the others. Raises a TandemError if not."""
+    home = find_home()
+    release = ReleaseManifest.from_json(manifest)
+    client = connect(home)
+    serving.prove(part(client, release.index))
+    if release.adapter:
+        adapters.prove(part(client, release.adapter))
+    check_fit(PolicyConfig.model_validate(release.policy), release.adapter)
+    check_turns(turns_of_prompt(client, release.prompt))
+
+
+def check_fit(policy: PolicyConfig, adapter: str) -> None:
+    """Raises ModelError where the generator needs an adapter and has none, or has one that it does not use."""
+    kind = policy.generator.kind
+    if kind == "transformers" and not adapter:
+        raise ModelError("the policy's generator is transformers, which needs an adapter: name one under `adapter`")
+    if kind == "extractive" and adapter:
+        raise ModelError(f"the policy's generator is extractive and uses no adapter: leave {adapter} out")
+
+
+def _generator(policy: PolicyConfig, manifest: ReleaseManifest, home: Home) -> Generator:
+    config = policy.generator
+    if config.kind == "extractive":
+        from tasks.answering.extractive import ExtractiveGenerator
+
+        return ExtractiveGenerator(config.sentences)
+    if config.kind == "endpoint":
+        from tasks.answering.endpoint import EndpointGenerator
+
+        return EndpointGenerator(config, manifest.adapter)
+    from tasks.answering.local import LocalGenerator
+
+    name, _, number = manifest.adapter.partition("@")
+    return LocalGenerator(adapters.open_adapter(name, int(number), home), config.max_new_tokens)
+
+
+def answering(manifest: Mapping[str, Any]) -> Callable[..., list[dict[str, Any]]]:
+    """The entry point of the MLflow model: questions in, answers with citations out."""
+    assistant = open_manifest(ReleaseManifest.from_json(manifest), find_home())
+
+    def answer(questions: list[str], tenant: str | None = None) -> list[dict[str, Any]]:
+        return [asdict(assistant.answer(question, tenant)) for question in questions]
+
+    return answer

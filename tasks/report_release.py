@@ -1,0 +1,96 @@
+"""The report on a release: a markdown artifact in Prefect, the same text in MLflow."""
+
+from collections.abc import Sequence
+
+from tasks.answering.grounding import Calibrated
+from tasks.config.answering import ReleaseConfig
+from tasks.config.settings import Home
+from tasks.evaluation.adapter_report import differences_table, scores_table
+from tasks.evaluation.releases import RIGHT, Case
+from tasks.examine import Examined
+from tasks.mend import Mended
+from tasks.records import Released, ReleaseManifest, Verdict, number_of
+from tasks.register import VERDICT_TAG, VERSION_TAG
+from tasks.report import VERDICTS, markdown_table, show_report, table_of
+from tasks.report_adapter import HOW_TO_APPROVE
+
+SHOWN = 10
+"""Questions in the table of those answered wrongly."""
+
+
+def summarise(
+    config: ReleaseConfig,
+    manifest: ReleaseManifest,
+    examined: Examined,
+    verdict: Verdict,
+    seconds: dict[str, float],
+    run_id: str,
+) -> Released:
+    """What the release came to, as one record."""
+    return Released(
+        release=config.name,
+        decision=verdict.decision,
+        reasons=verdict.reasons,
+        version=number_of(manifest.tag),
+        parts=manifest.parts,
+        scores={
+            who: {name: score.estimate.mean for name, score in of.items() if score.rows}
+            for who, of in examined.contenders.items()
+        },
+        seconds=seconds,
+        run_id=run_id,
+    )
+
+
+def summarise_unchanged(config: ReleaseConfig, manifest: ReleaseManifest, mended: Mended) -> Released:
+    """Nothing has changed since the newest version; its verdict still holds."""
+    number = number_of(mended.newest[VERSION_TAG])
+    reasons = ["Parts, policy, gate and golden queries are those of the newest version."]
+    if number != mended.live:
+        state = f"Live is version {mended.live}" if mended.live else "Nothing is live"
+        reasons.append(f"{state}; the verdict on version {number} was {mended.newest[VERDICT_TAG]}.")
+    return Released(config.name, "unchanged", tuple(reasons), number, manifest.parts, mended.live)
+
+
+def write_report(done: Released, examined: Examined, calibrated: Calibrated, config: ReleaseConfig) -> str:
+    """The release as markdown."""
+    waits = done.decision == "promote" and done.live != done.version and config.promote == "ask"
+    wrong = [case for case in examined.cases if not case.right]
+    parts = [
+        f"# {done.release}: Version {done.version} {VERDICTS[done.decision]}",
+        "\n".join(f"- {reason}" for reason in done.reasons),
+        f"Live now: version {done.live}." if done.live else "",
+        HOW_TO_APPROVE.format(name=done.release, version=done.version) if waits else "",
+        "## Parts",
+        markdown_table(["part", "version"], [[kind, part] for kind, part in done.parts.items()]),
+        "## Scores",
+        table_of(scores_table(examined.contenders)),
+        table_of(differences_table({who: {RIGHT: of[RIGHT]} for who, of in examined.contenders.items()})),
+        "## When it refuses",
+        calibrated.sentence,
+        *(["## Questions answered wrongly", _wrong(wrong)] if wrong else []),
+        "## Time",
+        markdown_table(["step", "seconds"], [[step, f"{spent:.2f}"] for step, spent in done.seconds.items()]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _wrong(cases: Sequence[Case]) -> str:
+    """The first ones, with what was expected and what was said."""
+    rows = [
+        [
+            case.query.query,
+            ", ".join(case.query.relevant) if case.answerable else "a refusal: its documents were left out",
+            case.answer.text[:200],
+            f"{case.answer.confidence:.2f}",
+        ]
+        for case in cases[:SHOWN]
+    ]
+    more = f"\n\n… and {len(cases) - SHOWN} more: `answers.jsonl` of the run has every answer" if cases[SHOWN:] else ""
+    return markdown_table(["question", "expected", "said", "confidence"], rows) + more
+
+
+def publish(done: Released, report: str, home: Home) -> None:
+    """Show the report in the Prefect UI, with the way to MLflow."""
+    name = done.release
+    show_report("release", f"release-{name}", name, done.decision, done.version, done.run_id, report, home)

@@ -1,0 +1,152 @@
+"""Releases: index, prompt and policy bound into one version, measured, put live, asked, and rolled back as a whole."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import pytest
+import yaml
+
+from tasks.config.answering import ReleaseConfig
+from tasks.config.settings import Home
+from tasks.errors import ConfigError, RefusedError, RegistryError
+from tasks.promote import promote_by_hand, roll_back
+from tasks.records import Released
+from tasks.registry.connection import connect
+from tasks.registry.ledger import history
+from tasks.registry.pointers import delete_version, pointers
+from tasks.registry.runs import read_text
+from tasks.registry.versions import list_versions
+from tasks.releases import open_release
+from tests.command import Tandem, golden_of_nights
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+QUESTION = "how hot is green tea steeped"
+NOT_THERE = "who invented the telephone"
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A conf/ of the test's own, with the prompt and the policy of the samples."""
+    conf = tmp_path / "conf"
+    for kind in ("prompts", "policies"):
+        shutil.copytree(CONF / kind, conf / kind)
+    monkeypatch.setenv("TANDEM_CONF", str(conf))
+    return conf
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "desk",
+        "index": "docs@champion",
+        "policy": "extractive",
+        "golden": str(golden_of_nights()),
+        "gate": {"max_loss": 1.0},
+        "promote": "auto",
+        "lock_minutes": 0,
+    } | changes
+
+
+def run(**changes: Any) -> Released:
+    from flows.release import release
+
+    return release(ReleaseConfig.model_validate(settings(**changes)))
+
+
+def test_a_release_answers_with_its_sources_and_refuses_what_no_passage_answers(
+    home_of_nights: Home, conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run()
+    assert (done.decision, done.version, done.live) == ("promote", 1, 1), done.reasons
+    assert done.parts == {"index": "docs@3", "prompt": "answer@1"}
+    assistant = open_release("desk", "champion", home_of_nights)
+    answer = assistant.answer(QUESTION)
+    assert "eighty degrees" in answer.text
+    assert [passage.document for passage in answer.cited] == ["docs/tea.md"]
+    assert answer.versions == {"release": "desk@1", "index": "docs@3", "adapter": "", "prompt": "answer@1"}
+    refusal = assistant.answer(NOT_THERE)
+    assert refusal.refused
+    assert refusal.text == "I do not know: nothing in docs answers this."
+    assert refusal.sentences == refusal.cited == ()
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", home_of_nights.tracking_uri)
+    [again] = mlflow.pyfunc.load_model("models:/desk@champion").predict([QUESTION])
+    assert again["text"] == answer.text
+
+
+def test_a_rollback_brings_back_index_and_prompt_in_one_move(home_of_nights: Home, conf: Path) -> None:
+    run(index="docs@2")
+    prompt = yaml.safe_load((conf / "prompts" / "answer.yaml").read_text())
+    (conf / "prompts" / "answer.yaml").write_text(yaml.safe_dump(prompt | {"user": "Tell me: {{ question }}"}))
+    assert run().parts == {"index": "docs@3", "prompt": "answer@2"}
+    client = connect(home_of_nights)
+    before = len(history(client, "desk"))
+    roll_back("desk", None, "on call", "wrong temperature", False, home_of_nights)
+    assert len(history(client, "desk")) == before + 1
+    answer = open_release("desk", "champion", home_of_nights).answer(QUESTION)
+    assert "seventy degrees" in answer.text
+    assert (answer.versions["index"], answer.versions["prompt"]) == ("docs@2", "answer@1")
+    assert pointers(client, "docs").champion == 3  # what is live of the index by itself is another matter
+
+
+def test_what_a_live_release_stands_on_cannot_be_deleted_nor_a_broken_release_go_live(
+    home_of_nights: Home, conf: Path
+) -> None:
+    run(index="docs@1")
+    client = connect(home_of_nights)
+    with pytest.raises(RefusedError, match="version 1 of docs is part of desk version 1"):
+        delete_version(client, "docs", 1)
+    run(index="docs@2", promote="never")
+    client.delete_model_version("docs", "2")
+    with pytest.raises(RegistryError, match="docs has no version 2"):
+        promote_by_hand("desk", 2, "me", "try", home_of_nights)
+    assert pointers(client, "desk").champion == 1
+
+
+def test_a_release_of_which_nothing_has_changed_makes_no_version(home_of_nights: Home, conf: Path) -> None:
+    run()
+    again = run()
+    assert (again.decision, again.version, again.live) == ("unchanged", 1, 1)
+    assert [version.number for version in list_versions(connect(home_of_nights), "desk")] == [1]
+    assert run(gate={"max_loss": 0.5}).version == 2
+
+
+def test_a_release_below_its_floor_is_rejected_and_the_live_one_stays(home_of_nights: Home, conf: Path) -> None:
+    run()
+    done = run(index="docs@2", gate={"floors": {"citation_precision": 1.0, "answered": 1.0, "right": 1.0}})
+    assert (done.decision, done.live) == ("reject", 1)
+    report = read_text(connect(home_of_nights), done.run_id, "report.md")
+    assert "is below its floor of 1.000" in report
+    assert "## Questions answered wrongly" in report
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"index": "docs@9"}, "docs has no version 9: it has 1, 2, 3"),
+        ({"prompt": "answer@champion"}, "nothing is registered under that name"),
+        ({"policy": "unknown"}, "there is no conf/policies/unknown.yaml"),
+    ],
+)
+def test_a_part_that_is_not_there_is_named_and_nothing_is_registered(
+    home_of_nights: Home, conf: Path, changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises((ConfigError, RegistryError, ValueError), match=message):
+        run(**changes)
+    assert list_versions(connect(home_of_nights), "desk") == []
+
+
+def test_the_command_releases_and_asks(home_of_nights: Home, conf: Path, tandem: Tandem, tmp_path: Path) -> None:
+    file = tmp_path / "desk.yaml"
+    file.write_text(yaml.safe_dump(settings()))
+    assert tandem("release", file, "--json").json["live"] == 1
+    said = tandem("ask", "desk", QUESTION)
+    assert said.status == 0
+    assert "eighty degrees for two minutes. [1]" in said.out
+    assert "[1] docs/tea.md:" in said.out
+    assert "desk@1, docs@3, answer@1" in said.out
+    assert tandem("ask", "desk", NOT_THERE).status == 1
+    wrong = tandem("ask", "docs", QUESTION)
+    assert (wrong.status, wrong.err) == (1, "tandem: docs is no release: it is registered as index\n")
+    assert tandem("search", "desk", QUESTION).err == "tandem: desk is no index: it is registered as release\n"
