@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that speaks OpenAI's embeddings protocol."""
+"""A real HTTP server on this machine that speaks OpenAI's protocol for embeddings and for chats."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from typing import Any
 from tasks.config.index import EmbedderConfig
 
 Answer = Callable[[Sequence[str]], list[dict[str, Any]]]
-"""From the texts of a request to the response's `data`."""
+"""From the texts of a request to the response's `data`; for a chat, to one message."""
 
 
 def numbered(vectors: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
@@ -21,6 +21,15 @@ def numbered(vectors: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
 
 def two_numbers(texts: Sequence[str]) -> list[dict[str, Any]]:
     return numbered([[3.0, 4.0 * len(text)] for text in texts])
+
+
+def _respond(answer: Answer, body: dict[str, Any]) -> dict[str, Any]:
+    if "input" in body:
+        return {"data": answer(body["input"]), "object": "list"}
+    [said] = answer([turn["content"] for turn in body["messages"]])
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **said}}
+    used = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": used}
 
 
 @dataclass
@@ -44,9 +53,7 @@ def serve(answer: Answer = two_numbers, failures: Sequence[int] = (), **config: 
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             served.asked.append(body | {"path": self.path, "key": self.headers["Authorization"]})
             status = served.failures.pop(0) if served.failures else 200
-            content: dict[str, Any] = (
-                {"data": served.answer(body["input"]), "object": "list"} if status == 200 else {"error": {}}
-            )
+            content: dict[str, Any] = _respond(served.answer, body) if status == 200 else {"error": {}}
             data = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
