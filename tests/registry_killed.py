@@ -13,26 +13,31 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.tracking._model_registry.client import ModelRegistryClient
 
 from tasks.config.settings import Home
 from tasks.registry.connection import connect
 from tasks.registry.pointers import promote, rollback, settle
 from tests.registry_fixtures import add_version, loads
 
-WRITES = (
-    "create_experiment",
-    "create_run",
-    "log_batch",
-    "log_artifacts",
-    "create_registered_model",
-    "create_model_version",
-    "set_registered_model_alias",
-    "delete_registered_model_alias",
-    "set_registered_model_tag",
-    "delete_registered_model_tag",
-    "set_tag",
-    "set_terminated",
-)
+WRITES: dict[type, tuple[str, ...]] = {
+    MlflowClient: (
+        "create_experiment",
+        "create_run",
+        "log_batch",
+        "log_artifacts",
+        "create_registered_model",
+        "create_model_version",
+        "set_tag",
+        "set_terminated",
+    ),
+    ModelRegistryClient: (
+        "set_registered_model_alias",
+        "delete_registered_model_alias",
+        "set_registered_model_tag",
+        "delete_registered_model_tag",
+    ),
+}
 OPERATIONS: dict[str, Callable[[MlflowClient], object]] = {
     "register": add_version,
     "promote": lambda client: promote(client, "docs", 3, by="me", reason="better", prove=loads),
@@ -55,8 +60,9 @@ class Countdown:
     def __init__(self) -> None:
         self.writes = 0
         self.deadly = -1
-        for name in WRITES:
-            setattr(MlflowClient, name, self.counted(getattr(MlflowClient, name)))
+        for owner, names in WRITES.items():
+            for name in names:
+                setattr(owner, name, self.counted(getattr(owner, name)))
 
     def counted(self, write: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

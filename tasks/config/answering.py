@@ -69,7 +69,7 @@ class PolicyConfig(Strict):
     refusal: str = "I do not know: nothing in {searched} answers this."
     """What it says where nothing is relevant; `{searched}` stands for what was searched."""
     generator: GeneratorConfig = GeneratorConfig()
-    """What writes the answers."""
+    """What writes the answers, and how."""
     grounding: GroundingConfig = GroundingConfig()
     """When it refuses."""
 

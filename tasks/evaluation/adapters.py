@@ -64,7 +64,7 @@ def decide_adapter(
     # A score over no rows is none.
     by_name = {who: {name: score for name, score in of.items() if score.rows} for who, of in contenders.items()}
     scores, base, theirs = (by_name.get(who, {}) for who in (CANDIDATE, BASE, CHAMPION))
-    against = [*not_numbers(scores), *too_low(scores, compared, gate, ROWS)]
+    against = [*not_numbers(scores), *too_low(scores, compared, gate, ROWS, "adapter")]
     found: dict[Decision, list[str]] = {"reject": against, "hold": [*say_held(held)], "promote": []}
     if compared in scores:
         ours = scores[compared]

@@ -27,9 +27,10 @@ def not_numbers(scores: Mapping[str, Score]) -> Iterator[str]:
             yield f"{name} is not a number on every row; a version with such a score never passes."
 
 
-def too_low(scores: Mapping[str, Score], compared: str, gate: Gate, words: Words) -> Iterator[str]:
+def too_low(scores: Mapping[str, Score], compared: str, gate: Gate, words: Words, version: str) -> Iterator[str]:
+    """`version` says what is judged, such as ``adapter``."""
     if compared not in scores:
-        yield f"There is no {compared}; without it a version never passes."
+        yield f"There is no {compared} of the {version}; without it none passes."
     elif len(scores[compared].rows) < gate.min_rows:
         yield (
             f"{len(scores[compared].rows)} {words.many} are too few to judge by; at least {gate.min_rows} are "

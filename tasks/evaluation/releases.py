@@ -102,7 +102,7 @@ def decide_release(
     """
     by_name = {who: {name: score for name, score in of.items() if score.rows} for who, of in contenders.items()}
     ours, theirs = (by_name.get(who, {}) for who in (CANDIDATE, CHAMPION))
-    against = [*not_numbers(ours), *too_low(ours, RIGHT, gate, QUESTIONS)]
+    against = [*not_numbers(ours), *too_low(ours, RIGHT, gate, QUESTIONS, "release")]
     found: dict[Decision, list[str]] = {"reject": against, "hold": [*say_held(held)], "promote": []}
     if RIGHT in ours:
         found["promote"].append(say_value(RIGHT, ours[RIGHT].estimate, ours[RIGHT].confidence, QUESTIONS.many))
