@@ -20,7 +20,7 @@ from tests.installation import Installation, cancel, installed, lives, read, sta
 from tests.tiny_models import make_model, write_data, write_yaml
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 TRAINING, SCORING = "tasks.training.worker", "tasks.training.scorer"
 ENDED = ("Completed", "Failed", "Cancelled")
 STEPS = 300
@@ -118,8 +118,8 @@ def start(here: Installation, name: str, where: str = "on-cpu", base: str = "tin
 def lost(here: Installation, client: MlflowClient) -> Lost:
     """At the beginning, because the server lets minutes pass before it starts them again."""
     both = start(here, "killed"), start(here, "alone", "on-gpu")
-    wait_for(lambda: all(run.child(client, TRAINING) for run in both), 240)
-    wait_for(lambda: all(read_step(client, run.runs(client)[0].info.run_id) for run in both), 60)
+    wait_for(lambda: all(run.child(client, TRAINING) for run in both), 480)
+    wait_for(lambda: all(read_step(client, run.runs(client)[0].info.run_id) for run in both))
     cpu, gpu = (psutil.Process(here.pid(f"worker-{pool}")) for pool in ("cpu", "gpu"))
     alone = [*gpu.children(recursive=True)]
     for process in [gpu, *cpu.children(recursive=True), cpu]:
@@ -151,7 +151,7 @@ def test_a_cancelled_fine_tune_is_gone_within_ten_seconds_and_no_run_of_it_is_le
     here: Installation, client: MlflowClient, module: str, steps: int
 ) -> None:
     run = start(here, module.rpartition(".")[2], steps=steps)
-    wait_for(lambda: run.child(client, module) is not None, 240)
+    wait_for(lambda: run.child(client, module) is not None, 480)
     child = run.child(client, module)
     assert child
     flow = child.parent()
@@ -164,7 +164,7 @@ def test_a_cancelled_fine_tune_is_gone_within_ten_seconds_and_no_run_of_it_is_le
 
 
 def test_a_loss_that_is_no_number_fails_the_run_in_both_places(without_loss: Started, client: MlflowClient) -> None:
-    wait_for(lambda: state(without_loss.flow_run) in ENDED, 240)
+    wait_for(lambda: state(without_loss.flow_run) in ENDED, 480)
     failed = read(without_loss.flow_run)
     assert (failed.state_name, failed.run_count) == ("Failed", 1)
     assert "the loss was nan at step 1" in (failed.state.message or "")  # type: ignore[union-attr]
@@ -176,7 +176,7 @@ def test_a_fine_tune_whose_worker_was_killed_goes_on_to_the_adapter_it_would_hav
     here: Installation, lost: Lost, undisturbed: Started, client: MlflowClient, tmp_path: Path, which: str
 ) -> None:
     run: Started = getattr(lost, which)
-    wait_for(lambda: all(state(each.flow_run) in ENDED for each in (run, undisturbed)), 420)
+    wait_for(lambda: all(state(each.flow_run) in ENDED for each in (run, undisturbed)), 840)
     assert state(run.flow_run) == state(undisturbed.flow_run) == "Completed"
     assert read(run.flow_run).run_count == 2
     [mlflow_run] = run.runs(client)

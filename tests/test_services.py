@@ -38,7 +38,7 @@ from tests.installation import (
 from tests.servers import free_port
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 NAMES = {"mlflow", "prefect", "worker-cpu", "worker-gpu"}
 
 
@@ -167,14 +167,14 @@ def test_one_run_at_a_time_on_the_gpu_and_a_cancelled_one_makes_room_within_ten_
 
 
 def test_a_run_that_kills_itself_goes_on_as_the_same_run(lost: Lost) -> None:
-    wait_for(lambda: state(lost.dies_once) == "Completed", 120)
+    wait_for(lambda: state(lost.dies_once) == "Completed", 360)
     first, second = lost.attempts("once")
     assert first[0] == second[0] == str(lost.dies_once)
     assert first[1] != second[1]
 
 
 def test_a_run_whose_worker_was_killed_goes_on_as_the_same_run_on_the_next_worker(lost: Lost) -> None:
-    wait_for(lambda: state(lost.run) == "Completed", 240)
+    wait_for(lambda: state(lost.run) == "Completed", 480)
     assert [run for run, _ in lost.attempts("run")] == [str(lost.run)] * 2
 
 
@@ -207,9 +207,9 @@ def test_an_up_that_fails_half_way_leaves_nothing_and_disturbs_no_other_home(
 
 
 def test_a_run_that_always_crashes_is_started_again_once_if_it_says_so(here: Installation, lost: Lost) -> None:
-    wait_for(lambda: len(lost.attempts("always")) == 2 and state(lost.dies_always) == "Crashed", 120)
+    wait_for(lambda: len(lost.attempts("always")) == 2 and state(lost.dies_always) == "Crashed", 360)
     crashed = read(lost.dies_always).state.timestamp  # type: ignore[union-attr]
-    wait_for(lambda: datetime.now(UTC) - crashed > SETTLED + timedelta(seconds=15), 120)
+    wait_for(lambda: datetime.now(UTC) - crashed > SETTLED + timedelta(seconds=15), 240)
     assert len(lost.attempts("always")) == 2
 
 
@@ -229,7 +229,7 @@ def test_down_ends_all_and_what_it_interrupted_goes_on_after_the_next_up(here: I
     _let_a_night_pass(here.home)
     ports = [f"--{name}-port={urlsplit(here.address(name)).port}" for name in ("mlflow", "prefect")]
     assert tandem(here.home, "up", here.deployments, *ports).returncode == 0
-    wait_for(lambda: state(orphan) == state(asked) == "Completed", 180)
+    wait_for(lambda: state(orphan) == state(asked) == "Completed", 480)
 
 
 def test_down_leaves_a_process_alone_that_was_given_the_pid_of_a_service(home: Home) -> None:
