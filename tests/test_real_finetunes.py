@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.realdata,
     needs_real_data,
     pytest.mark.usefixtures("prefect", "ready_home"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1500),
 ]
 
 
