@@ -31,6 +31,8 @@ PASSED_ON = (
 HEARTBEAT = timedelta(seconds=30)
 """How often a run says that it lives; Prefect allows no less."""
 SILENCE = 3 * HEARTBEAT
+START = timedelta(minutes=5)
+"""How long a process may take from its start by a worker to its flow: on a busy machine, minutes of imports."""
 SETTLED = timedelta(seconds=60)
 """How long a crash must be old before the run is started again: a worker reports a crash twice, the second time some
 seconds later, and would end the new attempt by it."""
@@ -59,21 +61,28 @@ def create_pools(pools: tuple[WorkPool, ...]) -> None:
 
 def watch_for_silence() -> None:
     """Let the server mark runs as crashed whose worker or machine is gone, so that nobody could say so."""
-    beat, ends = "prefect.flow-run.heartbeat", ("Completed", "Failed", "Cancelled", "Crashed")
+    begun = {"prefect.flow-run.heartbeat", "prefect.flow-run.Running"}
+    mark_crashed(f"a run that is silent for {SILENCE.seconds} s has crashed", begun, SILENCE)
+    mark_crashed(f"a run that does not begin within {START.seconds} s has crashed", {"prefect.flow-run.Pending"}, START)
+
+
+def mark_crashed(name: str, after: set[str], within: timedelta) -> None:
+    """A run has crashed that neither gives a sign of life nor ends within this time after one of these events."""
+    signs = ("Pending", "Running", "heartbeat", "Completed", "Failed", "Cancelled", "Crashed")
     create_automation(
-        f"Tandem: a run that is silent for {SILENCE.seconds} s has crashed",
+        f"Tandem: {name}",
         EventTrigger(
-            after={beat, "prefect.flow-run.Pending"},
-            expect={beat, *(f"prefect.flow-run.{end}" for end in ends)},
+            after=after,
+            expect={f"prefect.flow-run.{sign}" for sign in signs},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             match_related=tagged(WATCHED),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=SILENCE,
+            within=within,
         ),
         ChangeFlowRunState(
-            state=StateType.CRASHED, message=f"Nothing was heard of its process for {SILENCE.seconds} s."
+            state=StateType.CRASHED, message=f"Nothing was heard of its process for {within.seconds} s."
         ),
     )
 
@@ -88,7 +97,8 @@ def retry_crashed(retries: int) -> None:
         f"Tandem: start a crashed run again, at most {retries} times",
         EventTrigger(
             after={"prefect.flow-run.Crashed"},
-            expect={"prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry"},  # by hand, in the meantime
+            # In the meantime somebody started it by hand, or it was only thought dead.
+            expect={f"prefect.flow-run.{state}" for state in ("Scheduled", "AwaitingRetry", "Running")},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"], "prefect.run-count": counts}),
             match_related=tagged(retry_tag(retries)),
             for_each={"prefect.resource.id"},

@@ -34,11 +34,11 @@ def write_scifact(folder: Path, claims: int | None = None, every: int = 1) -> li
     return [_golden(query, texts[query], documents) for query, documents in relevant.items()]
 
 
-def write_xquad(folder: Path) -> list[GoldenQuery]:
-    """A page a paragraph, and the questions that it answers."""
-    articles = json.loads((SHARED / "xquad" / "xquad.en.json").read_text("utf-8"))["data"]
+def write_xquad(folder: Path, articles: int | None = None) -> list[GoldenQuery]:
+    """A page a paragraph, and the questions that it answers; of the first `articles` only."""
+    stored = json.loads((SHARED / "xquad" / "xquad.en.json").read_text("utf-8"))["data"][:articles]
     queries = []
-    for number, paragraph in enumerate(paragraph for article in articles for paragraph in article["paragraphs"]):
+    for number, paragraph in enumerate(paragraph for article in stored for paragraph in article["paragraphs"]):
         (folder / f"{number}.md").write_text(paragraph["context"], "utf-8")
         queries += [_golden(asked["id"], asked["question"], [str(number)]) for asked in paragraph["qas"]]
     return queries

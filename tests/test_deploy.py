@@ -222,6 +222,7 @@ def test_what_starts_crashed_runs_again_is_made_once(finetune: DeploymentRespons
         assert {"tandem", "retries-3"} <= set(client.read_deployment(finetune.id).tags)
     assert len([name for name in names if "at most 3 times" in name]) == 1
     assert len([name for name in names if "silent" in name]) == 1
+    assert len([name for name in names if "does not begin" in name]) == 1
 
 
 def _scheduled(deployed: str, after: timedelta, **parameters: Any) -> UUID:

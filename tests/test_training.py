@@ -19,9 +19,10 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from tasks.errors import ModelError, ProcessDiedError, TrainingError
 from tasks.training.base import hash_base, load_base
-from tasks.training.job import Event, EventWriter, TrainingJob
+from tasks.training.job import Event, EventReader, EventWriter, TrainingJob
 from tasks.training.process import run_job
 from tasks.training.watching import Watch
+from tasks.training.worker import main
 from tests.tiny_models import TEMPLATE, dpo_job, make_model, sft_job, write_pairs, write_rows
 from tests.waiting import wait_for
 
@@ -40,7 +41,15 @@ def undisturbed(tiny_model: Path, rows: Path, tmp_path_factory: pytest.TempPathF
 
 
 def run(job: TrainingJob) -> list[Event]:
+    """In a process of its own, as a fine-tune does."""
     return list(run_job(WORKER, job))
+
+
+def run_here(job: TrainingJob) -> list[Event]:
+    """In this process, which has the libraries loaded: for what another process would do no differently."""
+    file, events = job.save(), EventReader(job.folder)
+    main(file)
+    return list(events.read())
 
 
 def weights(event: Event) -> dict[str, torch.Tensor]:
@@ -69,16 +78,16 @@ def test_a_training_learns_its_rows_and_leaves_an_adapter(undisturbed: list[Even
 
 
 def test_packed_rows_are_learned_as_well(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
-    packed = run(sft_job(tmp_path, tiny_model, rows, epochs=8, packing=True))
+    packed = run_here(sft_job(tmp_path, tiny_model, rows, epochs=8, packing=True))
     assert losses(packed)[-1] < 0.9 * losses(packed)[0]
 
 
 def test_the_same_seed_gives_the_same_adapter(
     undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path
 ) -> None:
-    again = run(sft_job(tmp_path, tiny_model, rows, epochs=4))
+    again = run_here(sft_job(tmp_path, tiny_model, rows, epochs=4))
     assert hash_base(Path(again[-1]["adapter"])) == hash_base(Path(undisturbed[-1]["adapter"]))
-    other = run(sft_job(tmp_path / "other", tiny_model, rows, epochs=4, seed=1))
+    other = run_here(sft_job(tmp_path / "other", tiny_model, rows, epochs=4, seed=1))
     assert distance(again[-1], other[-1]) > 0.1
 
 
@@ -96,9 +105,9 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(
 
 def test_a_training_that_goes_on_keeps_its_precision(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
     begun = sft_job(tmp_path, tiny_model, rows, machine={"precision": "bf16", "checkpoint_minutes": 1e-6}, max_steps=2)
-    run(begun)
+    run_here(begun)
     checkpoint = newest_checkpoint(begun).with_name("checkpoint-1")
-    resumed = run(replace(sft_job(tmp_path / "again", tiny_model, rows, max_steps=2), checkpoint=checkpoint))
+    resumed = run_here(replace(sft_job(tmp_path / "again", tiny_model, rows, max_steps=2), checkpoint=checkpoint))
     assert next(event["text"] for event in resumed if event["event"] == "decision").startswith("bf16")
 
 
@@ -162,7 +171,7 @@ def test_a_loss_that_stays_far_above_its_start_is_an_explosion(
 
 def test_a_loss_that_is_no_number_stops_the_training(rows: Path, tmp_path: Path) -> None:
     broken = edited_model(tmp_path / "model", "model.norm.weight", lambda weight: weight.fill_(float("nan")))
-    [*_, failed] = run(sft_job(tmp_path, broken, rows))
+    [*_, failed] = run_here(sft_job(tmp_path, broken, rows))
     assert failed["event"] == "failed"
     assert "the loss was nan at step 1" in failed["reason"]
 
@@ -206,7 +215,7 @@ def test_preferences_raise_the_margin_of_a_new_adapter_and_of_one_that_goes_on(
 ) -> None:
     pairs = write_pairs(tmp_path / "pairs.parquet", 48)
     for name, parent in (("new", None), ("on", Path(undisturbed[-1]["adapter"]))):
-        events = run(dpo_job(tmp_path / name, tiny_model, pairs, parent, epochs=2))
+        events = run_here(dpo_job(tmp_path / name, tiny_model, pairs, parent, epochs=2))
         margins = [event["metrics"]["dpo_margin"] for event in events if event["event"] == "log"]
         assert abs(margins[0]) < 1e-3 < margins[-1], name
         assert not (Path(events[-1]["adapter"]) / "ref").exists()
@@ -215,7 +224,7 @@ def test_preferences_raise_the_margin_of_a_new_adapter_and_of_one_that_goes_on(
 
 def test_a_template_that_never_ends_an_answer_is_refused(rows: Path, tmp_path: Path) -> None:
     endless = TEMPLATE.replace("<|end|>{% endgeneration %}", "{% endgeneration %}<|end|>")
-    events = run(sft_job(tmp_path / "job", make_model(tmp_path / "model", endless), rows))
+    events = run_here(sft_job(tmp_path / "job", make_model(tmp_path / "model", endless), rows))
     assert events[-1]["event"] == "failed"
     assert "never learn to stop" in events[-1]["reason"]
 
@@ -224,7 +233,7 @@ def test_a_base_model_in_four_bits_is_trained_on(
     undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path
 ) -> None:
     job = sft_job(tmp_path, tiny_model, rows, epochs=4)
-    rounded = run(replace(job, base=job.base.model_copy(update={"four_bit": True})))
+    rounded = run_here(replace(job, base=job.base.model_copy(update={"four_bit": True})))
     assert losses(rounded)[-1] == pytest.approx(losses(undisturbed)[-1], rel=0.1)
     assert losses(rounded) != losses(undisturbed)
 
@@ -245,13 +254,13 @@ def test_modules_that_the_model_does_not_have_are_named(tiny_model: Path, rows: 
     assert job.sft
     lora = job.sft.lora.model_copy(update={"target_modules": ("query",)})
     wrong = TrainingJob(job.folder, job.base, job.sft.model_copy(update={"lora": lora}), None, job.train)
-    [*_, failed] = run(wrong)
+    [*_, failed] = run_here(wrong)
     assert "query" in failed["reason"]
     assert "q_proj" in failed["reason"]
 
 
 def test_a_model_that_is_not_there_is_named(rows: Path, tmp_path: Path) -> None:
-    [*_, failed] = run(sft_job(tmp_path, tmp_path / "nowhere", rows))
+    [*_, failed] = run_here(sft_job(tmp_path, tmp_path / "nowhere", rows))
     assert str(tmp_path / "nowhere") in failed["reason"]
 
 
