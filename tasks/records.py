@@ -352,6 +352,8 @@ class Trained:
 
     adapter: str
     """Folder."""
+    precision: Literal["bf16", "fp32"]
+    """Of its weights and arithmetic."""
     steps: int
     seconds: float
     decisions: tuple[str, ...]

@@ -23,7 +23,7 @@ from tasks.evaluation.scores import (
     make_score,
 )
 from tasks.progress import progress
-from tasks.records import PreparedData
+from tasks.records import PreparedData, Trained
 from tasks.training.process import run_job
 from tasks.training.scoring_job import Scored, ScoredAll, ScoringJob
 
@@ -42,8 +42,10 @@ class Scoring:
     """The reference, and the answer of each contender that was asked, by row."""
 
 
-def scoring_job(config: SftConfig | DpoConfig, data: PreparedData, beside: Beside, folder: Path) -> ScoringJob:
-    """The job of a fine-tune's scoring process."""
+def scoring_job(
+    config: SftConfig | DpoConfig, data: PreparedData, trained: Trained, beside: Beside, folder: Path
+) -> ScoringJob:
+    """The job of a fine-tune's scoring process, in the precision that was trained in."""
     return ScoringJob(
         folder=folder / "scoring",
         base=load_choice("models", config.base, BaseModelConfig),
@@ -53,7 +55,7 @@ def scoring_job(config: SftConfig | DpoConfig, data: PreparedData, beside: Besid
         scoring=config.scoring,
         max_length=config.training.max_length,
         seed=config.training.seed,
-        machine=config.machine.model_copy(update={"processes": 1}),
+        machine=config.machine.model_copy(update={"processes": 1, "precision": trained.precision}),
     )
 
 

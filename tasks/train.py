@@ -66,7 +66,7 @@ def train(name: str, job: TrainingJob, run_id: str) -> Trained:
             checkpoint = fetch_checkpoint(client, run_id, job.folder / CHECKPOINTS_FOLDER)
             ended = _follow(name, replace(job, checkpoint=checkpoint), client, run_id, decisions)
             if ended["event"] == "done":
-                return Trained(ended["adapter"], ended["steps"], ended["seconds"], tuple(decisions))
+                return Trained(ended["adapter"], ended["precision"], ended["steps"], ended["seconds"], tuple(decisions))
             fewer = _with_half_the_rows(job)
             decisions.append(
                 f"memory ran out with {job.rows_at_once} rows at once: went on with {fewer.rows_at_once}, "

@@ -1,8 +1,11 @@
 """Fine-tunes on public data: the whole way for a few steps; `tests.benchmarks.real_finetunes` goes it to the end."""
 
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 
 from flows.finetune_dpo import finetune_dpo
 from flows.finetune_sft import finetune_sft
@@ -18,21 +21,37 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/; the paths in it are seen from the repository."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("TANDEM_CONF", str(shutil.copytree(ROOT / "conf", tmp_path / "conf")))
+    return tmp_path / "conf"
 
 
-def test_questions_to_a_bank_are_read_checked_and_learned() -> None:
+def take_part(dataset: Path, **rows: int) -> None:
+    """Point a data set's files at copies of so many of their rows, from the whole file."""
+    settings = yaml.safe_load(dataset.read_text())
+    for key, count in rows.items():
+        whole = pd.read_csv(settings[key][0])
+        part = dataset.with_name(f"{key}.csv")
+        whole.iloc[:: len(whole) // count].to_csv(part, index=False)
+        settings[key] = [str(part)]
+    dataset.write_text(yaml.safe_dump(settings))
+
+
+def test_questions_to_a_bank_are_read_checked_and_learned(conf: Path) -> None:
+    take_part(conf / "datasets" / "banking77.yaml", sources=1500, held_out=300)
     config = banking77(max_steps=6)
-    done = finetune_sft(config.model_copy(update={"scoring": config.scoring.model_copy(update={"max_rows": 50})}))
+    done = finetune_sft(config.model_copy(update={"scoring": config.scoring.model_copy(update={"max_rows": 30})}))
     assert done.counts["steps"] == 6
-    assert done.counts["rows: held_out"] == 3080
+    assert done.counts["rows: held_out"] == 308
     assert done.scores["candidate"]["held_out_loss"] < done.scores["base"]["held_out_loss"]
 
 
+@pytest.mark.usefixtures("conf")
 def test_transcripts_with_a_preference_are_read_checked_and_learned() -> None:
-    config = preferences(max_steps=2, max_length=96)
+    config = preferences(max_steps=2, max_length=64)
     done = finetune_dpo(config.model_copy(update={"checks": config.checks.model_copy(update={"max_cut": 1.0})}))
     assert (done.counts["steps"], done.counts["rows: malformed"]) == (2, 13)
     assert 0 < done.scores["base"]["preference_accuracy"] < 1

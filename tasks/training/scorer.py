@@ -108,13 +108,17 @@ def _choose(model: Any, tokenizer: Any, job: ScoringJob) -> list[bool]:
     """Whether the choice with the highest likelihood a token is the answer."""
     from tasks.training.likelihood import Continuation, a_token, likelihoods
 
+    items = _read_lines(Path(job.scoring.general_choices), ("question", "choices", "answer"))
+    asked = [
+        Continuation(tokenizer(item["question"] + choice)["input_ids"], len(tokenizer(item["question"])["input_ids"]))
+        for item in items
+        for choice in item["choices"]
+    ]
+    found = iter(likelihoods(model, asked))
     right = []
-    for item in _read_lines(Path(job.scoring.general_choices), ("question", "choices", "answer")):
-        question = tokenizer(item["question"])["input_ids"]
-        choices = [tokenizer(item["question"] + choice)["input_ids"] for choice in item["choices"]]
-        found = likelihoods(model, [Continuation(tokens, len(question)) for tokens in choices])
-        best = max(range(len(choices)), key=lambda place: a_token(found[place]))
-        right.append(item["choices"][best] == item["answer"])
+    for item in items:
+        likely = {choice: a_token(next(found)) for choice in item["choices"]}
+        right.append(max(likely, key=likely.__getitem__) == item["answer"])
     return right
 
 

@@ -60,7 +60,8 @@ def train(job: TrainingJob, events: EventWriter) -> dict[str, Any]:
     if trainer.accelerator.is_main_process:
         for rest in ("training_args.bin", "ref", "README.md"):  # the reference of DPO, and what says nothing
             remove(adapter / rest)
-    return {"adapter": str(adapter), "steps": result.global_step, "seconds": result.metrics["train_runtime"]}
+    done = {"steps": result.global_step, "seconds": result.metrics["train_runtime"]}
+    return {"adapter": str(adapter), "precision": speed.precision, **done}
 
 
 def _as_before(job: TrainingJob) -> MachineConfig:
