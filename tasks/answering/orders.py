@@ -30,7 +30,7 @@ _EARLIER = (
 )
 _MACHINE = (
     r"(?:ai|a\.i\.|llms?|gpt(?:-?\d\w*)?|chatgpt|claude|copilot|gemini|chat ?bots?|bots?|language models?|ai models?|"
-    r"(?:ai |virtual |digital |helpful )?assistants?|agents?|models?|"
+    r"(?:ai |virtual |digital |helpful )assistants?|assistants?|ai agents?|"
     r"automated (?:\w+ ){0,2}(?:software|systems?|tools?|readers?))"
 )
 _SAY = r"(?:say|saying|reply|respond|answer|output|print|write|return|emit|repeat|produce|display|state|echo|type)"
@@ -61,7 +61,9 @@ _ALONE = (
     rf"\bif you(?: are|'re) (?:an? |the )?{_MACHINE}\b",
     r"\b(?:as|being) an? (?:ai|llm|language model)\b[^.!?\n]*\byou\b",
     r"\b(?:attention|note|message|instructions?|memo|dear|hello|hey|reminder)\b"
-    rf"[^.!?\n]{{0,12}}\b{_MACHINE}\b\s*[:,!\-]",
+    rf"[^.!?\n]{{0,12}}\b{_MACHINE}\b[^.!?:\n]{{0,30}}[:,!\-]",
+    rf"\b(?:to|for) (?:the |any |every |all )?{_MACHINE} (?:who |that |which )?"
+    r"(?:reading|reads?|processing|processes|summari[sz])",
     # the assistant's own instructions
     r"\bsystem ?_?(?:prompt|instructions?|message)\b",
     r"\b(?:initial|hidden|original|starting|secret|first) (?:prompt|instructions?)\b",
@@ -86,8 +88,8 @@ _TOGETHER = (
     r"(?:,|:| (?:must|should|shall|is to|are to|has to|have to|needs? to|please|will))",
     r"\b(?:the|any|every|all|this) (?:ai|llm|chat ?bot|language model|(?:ai |virtual )?assistant)s?\b"
     rf"{_NEAR}\b(?:must|should|shall|is to|are to|has to|have to|needs? to|reading|processing|answering)\b",
-    rf"\b{_SAY}\b{_WITHIN}\b(?:exactly|verbatim|nothing (?:else|but)|the (?:following|exact)? ?(?:word|phrase|text|"
-    r"string|sentence|token|code|marker)s?|word for word|and (?:then )?stop)\b",
+    rf"\b{_SAY}\b{_WITHIN}\b(?:exactly|verbatim|nothing (?:else|but)|word for word|and (?:then )?stop|"
+    r"the (?:following|exact|single|one)? ?(?:word|phrase|text|string|sentence|token|code|marker)s?)\b",
     rf"\b(?:only|just|simply|merely|always|instead|exclusively) {_SAY}\b|"
     rf"\b{_SAY} (?:only|just|simply|solely|instead)\b|^\W*(?:please )?(?:now )?{_SAY}\b(?!\s*(?:to|for|from)\b)",
     r"\b(?:your|the|every|each|any) (?:next |final |own )?"
