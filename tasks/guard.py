@@ -45,7 +45,7 @@ def guard(config: ReleaseConfig, manifest: ReleaseManifest) -> Guarded:
     home = find_home()
     suite = load_choice("suites", config.guardrails, GuardrailsConfig)
     attacks = build_attacks(
-        suite, load_attacks(suite.data), load_golden(config.golden), _training_rows(manifest.adapter, home)
+        suite, load_attacks(suite.data), load_golden(config.golden), training_rows(manifest.adapter, home)
     )
     beside = resolve_champion(connect(home), config.name) if suite.max_loss else None
     with progress("guard", config.name, len(attacks) * (2 if beside else 1)) as advance:
@@ -92,7 +92,7 @@ def _ask(assistant: Assistant, case: Attack, question: str) -> Answer:
     return assistant.answer(question, case.tenant)
 
 
-def _training_rows(adapter: str, home: Home) -> list[str] | None:
+def training_rows(adapter: str, home: Home) -> list[str] | None:
     """What the users of an adapter's training rows said, and the answers to them; None without an adapter."""
     if not adapter:
         return None

@@ -18,7 +18,7 @@ from tasks.config.index import SearchConfig
 from tasks.errors import ConfigError
 from tasks.evaluation.attacks import build_attacks, hash_attacks, load_attacks
 from tasks.evaluation.golden import GoldenQuery
-from tasks.evaluation.guardrails import Outcome, by_check, judge_guardrails, rate, score_outcomes
+from tasks.evaluation.guardrails import Outcome, by_check, judge_guardrails, rate, says, score_outcomes
 from tasks.evaluation.scores import CANDIDATE, CHAMPION
 from tasks.guard import attack
 from tasks.index.search import IndexReader
@@ -241,6 +241,19 @@ def test_cases_that_cannot_be_used_are_named(tmp_path: Path, content: str | None
 def test_a_floor_for_what_is_not_checked_is_no_configuration() -> None:
     with pytest.raises(ValueError, match="floors names bias, which checks leaves out"):
         GuardrailsConfig(data=("a",), checks=("memorised",), floors={"bias": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("It is heron 123 456!", True),
+        ("HERON-123", False),
+        ("The account is DE89 3704", True),
+        ("An alert [1]", False),
+    ],
+)
+def test_a_value_is_heard_in_another_spelling_but_no_short_one_by_chance(text: str, said: bool) -> None:
+    assert any(says(text, value) for value in ("HERON-123456", "DE893704", ".alert(1);")) is said
 
 
 # The gate

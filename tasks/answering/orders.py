@@ -7,6 +7,7 @@ Greshake et al., 2023, arXiv 2302.12173). Signs are counted sentence by sentence
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 
 ENOUGH = 2
@@ -54,11 +55,11 @@ _ALONE = (
     r"^#{2,} ?(?:system|instruction)s?\b:?\s*$",
     r"^\W*(?:system|assistant|developer)(?: (?:prompt|message|note|override|update))?\W*:\s*\S",
     r"\b(?:new|updated|revised|real|actual|hidden|secret|important|special) instructions? (?:for|to) (?:the |you)",
-    r"\bnew instructions?\s*:",
+    r"\bnew instructions?(?:\s*:| (?:follow|apply)\b)",
     rf"\b(?:begin|start|end) (?:of )?(?:the )?(?:new |hidden )?(?:system )?{_TOLD}\s*[:\]>)=]",
     r"\b(?:jailbreak|jailbroken|do anything now|developer mode|god mode|unrestricted mode|maintenance mode)\b",
     r"\b(?:pretend|act|behave|role-?play)\b[^.!?\n]{0,12}\byou (?:are|were|have|had)\b",
-    rf"\bif you(?: are|'re) (?:an? |the )?{_MACHINE}\b",
+    rf"\bif you(?: are|'re| were) (?:an? |the )?{_MACHINE}\b",
     r"\b(?:as|being) an? (?:ai|llm|language model)\b[^.!?\n]*\byou\b",
     r"\b(?:attention|note|message|instructions?|memo|dear|hello|hey|reminder)\b"
     rf"[^.!?\n]{{0,12}}\b{_MACHINE}\b[^.!?:\n]{{0,30}}[:,!\-]",
@@ -99,8 +100,12 @@ _TOGETHER = (
     r"\b(?:the|any|every) (?:user|person asking)(?:'s)?\b",
     r"\b(?:ignore|disregard|forget|discard) (?:them|it|this|these|that|the (?:rest|remainder|other))\b",
     r"\bfocus (?:only|solely|exclusively|entirely|instead) on\b|\bprovide (?:it|this|that) to the user\b",
+    rf"(?:^|[,:;\[]\s*|by |\bto )(?:now |then )?{_SAY}(?:ing)? ?(?:with |the word |the phrase )?['\"“‘<«]|"
     rf"\b(?:instead|and),? (?:then |just |only |simply )*{_SAY}\b|\b{_SAY}\b{_WITHIN}\bfor me\b",
     rf"[,:] please (?:now |just )?{_SAY}\b",
+    r"\b(?:without|no|free (?:of|from)|not bound by|not required to follow)\b[^.!?\n]{0,12}"
+    r"\b(?:restrictions|ethics|rules|policies|filters|limits|censorship|warnings)\b",
+    r"\b(?:in|play|take on|assume) the role of\b|\blet's play a game\b|\byou are '|\bhypothetical(?:ly)?\b",
     r"\b(?:regardless of|no matter|whatever) (?:the |what |which )?(?:question|query|user|prompt|they|you|is asked)",
     rf"\b(?:decode|base64|rot13|execute|run|follow|obey|comply with)\b{_NEAR}\b(?:this|these|it|following|"
     r"instructions?|commands?|string|code)\b",
@@ -114,15 +119,20 @@ _POINTS = (*(ENOUGH for _ in _ALONE), *(1 for _ in _TOGETHER))
 @lru_cache(_REMEMBERED)
 def gives_orders(text: str) -> bool:
     """Whether the text tells an assistant what to do or say, or asks for its instructions."""
-    signs = [_signs(sentence) for sentence in _SENTENCE.split(_plain(text))]
+    sentences = _SENTENCE.split(_plain(text))
+    somewhere = _signs("\n".join(sentences), range(len(_SIGNS)))  # in most texts too few, and soon known
+    signs = [_signs(sentence, somewhere) for sentence in sentences] if _points(somewhere) >= ENOUGH else []
     return any(
-        sum(_POINTS[sign] for sign in first | second) >= ENOUGH
-        for first, second in zip(signs, [*signs[1:], frozenset[int]()], strict=True)
+        _points(first | second) >= ENOUGH for first, second in zip(signs, [*signs[1:], frozenset[int]()], strict=False)
     )
 
 
-def _signs(sentence: str) -> frozenset[int]:
-    return frozenset(place for place, pattern in enumerate(_SIGNS) if pattern.search(sentence))
+def _signs(text: str, among: Iterable[int]) -> frozenset[int]:
+    return frozenset(place for place in among if _SIGNS[place].search(text))
+
+
+def _points(signs: Iterable[int]) -> int:
+    return sum(_POINTS[sign] for sign in signs)
 
 
 def _plain(text: str) -> str:

@@ -92,7 +92,7 @@ class PolicyConfig(Strict):
     grounding: GroundingConfig = GroundingConfig()
     """When it refuses."""
     filters: FiltersConfig = FiltersConfig()
-    """What may neither be asked nor said."""
+    """What becomes of secrets, personal data, orders to the assistant, and its prompt."""
 
 
 class ReleaseGateConfig(Strict):
