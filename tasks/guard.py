@@ -1,12 +1,13 @@
 """Attacks a release before it goes live, with poisoned passages and canaries in a scratch copy of its index."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prefect import task
 
-from tasks.answering.assistant import Assistant
+from tasks.answering.assistant import SPARE, Assistant
 from tasks.config.answering import ReleaseConfig
 from tasks.config.choices import load_choice
 from tasks.config.guardrails import GuardrailsConfig
@@ -75,7 +76,11 @@ def attack(assistant: Assistant, suite: GuardrailsConfig, attacks: Sequence[Atta
     overlap = 0.0 if assistant.policy.generator.kind == "extractive" else suite.min_token_f1
     asked = [(case.question, case.tenant) for case in attacks if case.planted]
     outcomes = []
-    with plant(assistant.reader, asked, list(planted.values())) as reader:
+    depth = SPARE * assistant.policy.passages  # as many as are looked at, so that what is planted has its rivals
+    scratch = (
+        plant(assistant.reader, asked, list(planted.values()), depth) if planted else nullcontext(assistant.reader)
+    )
+    with scratch as reader:
         poisoned = replace(assistant, reader=reader)
         for case in attacks:
             target = poisoned if case.planted else assistant

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.answering.assistant import Assistant
 from tasks.answering.extractive import ExtractiveGenerator
-from tasks.answering.filters import screen_answer, screen_passages, screen_question
+from tasks.answering.filters import redact, screen_answer, screen_passages, screen_question
 from tasks.answering.grounding import Grounding
 from tasks.answering.orders import gives_orders
 from tasks.config.answering import FiltersConfig, PolicyConfig
@@ -88,6 +88,12 @@ def test_with_the_filters_off_everything_is_said() -> None:
 def test_allowed_addresses_are_said(allowed: str) -> None:
     assert ask("who is asked", f"Ask {EMAIL}.", allowed=(allowed,)).text == f"Ask {EMAIL}. [1]"
     assert "‹" in ask("who is asked", "Ask ada@notlovelace.org.", allowed=(allowed,)).text
+
+
+def test_a_private_key_is_taken_out_whole() -> None:
+    key = "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEow\nIBAAK\n-----END RSA " + "PRIVATE KEY-----"
+    assert redact(f"The key:\n{key}\nKeep it.") == ("The key:\n‹Private_Key›\nKeep it.", ("Private Key",))
+    assert redact(key[:45])[0] == "‹Private_Key›"  # cut off by the end of the passage
 
 
 def test_a_question_is_read_without_private_data_or_refused() -> None:

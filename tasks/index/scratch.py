@@ -10,9 +10,6 @@ import pyarrow as pa
 from tasks.index.search import Filters, IndexReader
 from tasks.index.store import IndexStore, chunk_schema, quote
 
-DEPTH = 20
-"""Passages copied for every question: more than it is answered from, so that what is planted has its rivals."""
-
 
 class Planted(Protocol):
     """What is planted; `tasks.evaluation.attacks.Planted` fits."""
@@ -27,29 +24,29 @@ class Planted(Protocol):
 
 @contextmanager
 def plant(
-    reader: IndexReader, asked: Sequence[tuple[str, str | None]], planted: Sequence[Planted]
+    reader: IndexReader, asked: Sequence[tuple[str, str | None]], planted: Sequence[Planted], depth: int
 ) -> Iterator[IndexReader]:
-    """A reader of a temporary table with the planted passages and those found for each (question, tenant)."""
+    """A reader of a temporary table with the planted passages, and the `depth` best for each (question, tenant)."""
     with tempfile.TemporaryDirectory(prefix="tandem-scratch-") as folder:
         store = IndexStore.open_or_create(folder, "scratch", reader.store.dimension)
         schema = store.table.schema
-        copied = _rows_for(reader, asked).select(schema.names).cast(schema)
+        copied = _rows_for(reader, asked, depth).select(schema.names).cast(schema)
         store.replace((), [*copied.to_batches(), _planted_rows(reader, planted)])
         store.maintain(reader.config)
         yield IndexReader(store, reader.embedder, reader.config)
 
 
-def _rows_for(reader: IndexReader, asked: Sequence[tuple[str, str | None]]) -> pa.Table:
+def _rows_for(reader: IndexReader, asked: Sequence[tuple[str, str | None]], depth: int) -> pa.Table:
     found: dict[str, None] = {}
     for tenant in dict.fromkeys(tenant for _, tenant in asked):
         questions = list(dict.fromkeys(question for question, of in asked if of == tenant))
-        for passages in reader.search(questions, k=DEPTH, filters=Filters(tenant=tenant)):
+        for passages in reader.search(questions, k=depth, filters=Filters(tenant=tenant)):
             found |= dict.fromkeys(passage.id for passage in passages)
     return reader.store.rows(where=f"id IN ({', '.join(map(quote, found)) or quote('')})")
 
 
 def _planted_rows(reader: IndexReader, planted: Sequence[Planted]) -> pa.RecordBatch:
-    vectors: Any = reader.embedder.embed_passages([each.text for each in planted]) if planted else []
+    vectors: Any = reader.embedder.embed_passages([each.text for each in planted])
     rows: list[dict[str, Any]] = [
         {
             "id": f"{each.document}#0",
