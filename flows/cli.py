@@ -500,6 +500,8 @@ def _print_answer(answer: "Answer") -> None:
     for number, passage in enumerate(answer.passages, start=1):
         if number in cited:
             print(f"  [{number}] {_place(asdict(passage))}")
+    for each in answer.filtered:
+        print(f"  {each.action} in {each.where}: {each.what}")
     parts = ", ".join(part for part in answer.versions.values() if part)
     print(f"({parts}; confidence {answer.confidence:.2f}, {1000 * sum(answer.seconds.values()):.0f} ms)")
 

@@ -9,6 +9,7 @@ from tasks.compose import compose, state_of
 from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import Home, find_home
 from tasks.examine import calibrate_grounding, examine
+from tasks.guard import guard, with_guardrails
 from tasks.judge import judge_release
 from tasks.lock import model_lock
 from tasks.mend import mend
@@ -23,7 +24,7 @@ from tasks.tracking import mlflow_run
 
 @flow(name="release", flow_run_name="release {config.name}")
 def release(config: ReleaseConfig) -> Released:
-    """Bind the parts, calibrate when to refuse, ask every golden query beside the live release, judge, register.
+    """Bind the parts, calibrate when to refuse, ask every golden query beside the live one, attack, judge, register.
 
     Args:
         config: Which parts to bind, and what the release must show.
@@ -47,13 +48,16 @@ def one_release(config: ReleaseConfig, manifest: ReleaseManifest, run_id: str, h
         manifest, calibrated = calibrate_grounding(config, manifest)
     with timed(seconds, "examine"):
         examined = examine(config, manifest)
-    verdict = judge_release(config, examined, home)
+    with timed(seconds, "guard"):
+        guarded = guard(config, manifest)
+    examined = with_guardrails(examined, guarded)
+    verdict = judge_release(config, examined, guarded, home)
     done = summarise(config, manifest, examined, verdict, seconds, run_id)
     with timed(seconds, "register"):
-        report = write_report(done, examined, calibrated, config)
-        version = register_release(config, manifest, done, examined, verdict, report)
+        report = write_report(done, examined, guarded, calibrated, config)
+        version = register_release(config, manifest, done, examined, guarded, verdict, report)
     followed, live = follow_verdict(version, verdict)
     done = replace(done, decision=followed.decision, reasons=followed.reasons, live=live)
-    report = write_report(done, examined, calibrated, config)
+    report = write_report(done, examined, guarded, calibrated, config)
     keep_report(run_id, report)
     return done, report

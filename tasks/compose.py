@@ -4,13 +4,16 @@ import json
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 
 from tasks.answering.grounding import Grounding
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.choices import load_choice
+from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.settings import find_home
+from tasks.evaluation.attacks import hash_attacks
 from tasks.records import ReleaseManifest
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.versions import get, next_number, register_prompt
@@ -44,7 +47,10 @@ def state_of(config: ReleaseConfig, manifest: ReleaseManifest) -> str:
     """A hash over all that decides how the release answers and how it is judged."""
     golden = Path(config.golden)
     queries = golden.read_bytes() if golden.exists() else b""
-    decisive = [manifest.parts, manifest.policy, config.gate.model_dump(mode="json")]
+    decisive: list[Any] = [manifest.parts, manifest.policy, config.gate.model_dump(mode="json")]
+    if config.guardrails:
+        suite = load_choice("suites", config.guardrails, GuardrailsConfig)
+        decisive += [suite.model_dump(mode="json"), hash_attacks(suite.data)]
     return f"sha256:{sha256(json.dumps(decisive, sort_keys=True).encode() + queries).hexdigest()}"
 
 

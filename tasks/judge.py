@@ -11,9 +11,11 @@ from tasks.config.training import DpoConfig, SftConfig
 from tasks.evaluate import Evaluation
 from tasks.evaluation.adapters import decide_adapter
 from tasks.evaluation.gate import decide
+from tasks.evaluation.guardrails import judge_guardrails
 from tasks.evaluation.releases import decide_release
 from tasks.evaluation.scores import HELD_OUT_LOSS, PREFERENCE_ACCURACY, Score
 from tasks.examine import Examined
+from tasks.guard import Guarded
 from tasks.maintain import Maintained
 from tasks.records import Verdict
 from tasks.registry.connection import connect
@@ -52,10 +54,19 @@ def judge_adapter(
     )
 
 
-def judge_release(config: ReleaseConfig, examined: Examined, home: Home) -> Verdict:
+def judge_release(config: ReleaseConfig, examined: Examined, guarded: Guarded, home: Home) -> Verdict:
     """The verdict on a release."""
     verdict = decide_release(
-        config.gate, config.promote, examined.contenders, examined.champion, held(connect(home), config.name)
+        config.gate,
+        config.promote,
+        examined.contenders,
+        examined.champion,
+        held(connect(home), config.name),
+        judge_guardrails(
+            guarded.suite, guarded.outcomes, examined.contenders, examined.champion, config.gate.confidence
+        )
+        if guarded.suite
+        else (),
     )
     return replace(verdict, reasons=(*verdict.reasons, *examined.notes))
 

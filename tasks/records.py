@@ -207,10 +207,22 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True)
+class Filtered:
+    """What a filter took out of a question, a passage or an answer."""
+
+    where: str
+    """``question``, ``answer``, or the id of a passage."""
+    what: str
+    """The kind of secret or personal data, ``orders to the assistant`` or ``the prompt``."""
+    action: Literal["redacted", "withheld", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What an assistant said, what that rests on, and which versions said it."""
 
     question: str
+    """As it was answered: without what a filter took out of it."""
     text: str
     """With marks such as ``[1]``, the numbers of passages."""
     sentences: tuple[Sentence, ...]
@@ -223,9 +235,11 @@ class Answer:
     versions: dict[str, str]
     """``release``, ``index``, ``adapter`` and ``prompt``, as ``name@number``; none where there is none."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By step: search, grounding, generation."""
+    """By step: search, filters, grounding, generation."""
     tokens_in: int = 0
     tokens_out: int = 0
+    filtered: tuple[Filtered, ...] = ()
+    """What the policy's filters took out on the way."""
 
     @property
     def cited(self) -> tuple[Passage, ...]:

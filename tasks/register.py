@@ -30,6 +30,7 @@ VERDICT_TAG = "tandem.verdict"
 VERSION_TAG = "tandem.version"
 VERDICT_FILE = "verdict.json"
 REPORT_FILE = "report.md"
+FAILED_FILE = "guardrails_failed.jsonl"
 PREDICT_PARAMS = {"k": int, "mode": str, "tenant": str}
 
 

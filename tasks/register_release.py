@@ -1,8 +1,10 @@
 """Registers a release in MLflow: its parts by number, its policy, its calibration, its scores."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version as installed
+from typing import Any
 
 import yaml
 from prefect import task
@@ -12,8 +14,9 @@ from tasks.compose import state_of
 from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import find_home
 from tasks.examine import Examined
+from tasks.guard import Guarded
 from tasks.records import Released, ReleaseManifest, Verdict, Version, number_of
-from tasks.register import REPORT_FILE, VERDICT_FILE, VERDICT_TAG, VERSION_TAG, flat, git_commit
+from tasks.register import FAILED_FILE, REPORT_FILE, VERDICT_FILE, VERDICT_TAG, VERSION_TAG, flat, git_commit
 from tasks.registry.connection import connect
 from tasks.registry.runs import log
 from tasks.registry.versions import PART_TAG, register
@@ -28,6 +31,7 @@ def register_release(
     manifest: ReleaseManifest,
     done: Released,
     examined: Examined,
+    guarded: Guarded,
     verdict: Verdict,
     report: str,
 ) -> Version:
@@ -46,7 +50,8 @@ def register_release(
             REPORT_FILE: report,
             "config.yaml": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
             VERDICT_FILE: json.dumps(asdict(verdict), indent=1),
-            "answers.jsonl": "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers),
+            "answers.jsonl": _lines(answers),
+            FAILED_FILE: _lines(asdict(outcome) for outcome in guarded.outcomes if not outcome.passed),
         },
     )
     return register(
@@ -66,3 +71,7 @@ def register_release(
         },
         description=report[:5000],  # what MLflow keeps
     )
+
+
+def _lines(records: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

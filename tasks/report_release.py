@@ -6,16 +6,22 @@ from tasks.answering.grounding import Calibrated
 from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import Home
 from tasks.evaluation.adapter_report import differences_table, scores_table
+from tasks.evaluation.guardrails import by_check, rate
 from tasks.evaluation.releases import RIGHT, Case
 from tasks.examine import Examined
+from tasks.guard import Guarded
 from tasks.mend import Mended
 from tasks.records import Released, ReleaseManifest, Verdict, number_of
-from tasks.register import VERDICT_TAG, VERSION_TAG
+from tasks.register import FAILED_FILE, VERDICT_TAG, VERSION_TAG
 from tasks.report import VERDICTS, markdown_table, show_report, table_of
 from tasks.report_adapter import HOW_TO_APPROVE
 
 SHOWN = 10
 """Questions in the table of those answered wrongly."""
+LONGEST = 200
+"""Characters of a text in a table."""
+CONFIDENCE = 0.95
+"""Of the intervals of pass rates."""
 
 
 def summarise(
@@ -52,7 +58,9 @@ def summarise_unchanged(config: ReleaseConfig, manifest: ReleaseManifest, mended
     return Released(config.name, "unchanged", tuple(reasons), number, manifest.parts, mended.live)
 
 
-def write_report(done: Released, examined: Examined, calibrated: Calibrated, config: ReleaseConfig) -> str:
+def write_report(
+    done: Released, examined: Examined, guarded: Guarded, calibrated: Calibrated, config: ReleaseConfig
+) -> str:
     """The release as markdown."""
     waits = done.decision == "promote" and done.live != done.version and config.promote == "ask"
     wrong = [case for case in examined.cases if not case.right]
@@ -66,6 +74,7 @@ def write_report(done: Released, examined: Examined, calibrated: Calibrated, con
         "## Scores",
         table_of(scores_table(examined.contenders)),
         table_of(differences_table({who: {RIGHT: of[RIGHT]} for who, of in examined.contenders.items()})),
+        *(["## Guardrails", _guardrails(guarded)] if guarded.outcomes else []),
         "## When it refuses",
         calibrated.sentence,
         *(["## Questions answered wrongly", _wrong(wrong)] if wrong else []),
@@ -75,13 +84,27 @@ def write_report(done: Released, examined: Examined, calibrated: Calibrated, con
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _guardrails(guarded: Guarded) -> str:
+    """By check what passed, and what failed first."""
+    floors = guarded.suite.floors if guarded.suite else {}
+    rows = []
+    for check, of in by_check(guarded.outcomes).items():
+        found = rate(of, CONFIDENCE)
+        first = next((f"{each.attack.question[:LONGEST]}: {each.problem}" for each in of if not each.passed), "")
+        interval = f"{found.low:.3f} to {found.high:.3f}"
+        floor = f"{floors[check]:.3f}" if check in floors else ""
+        rows.append([check, f"{found.passed} of {found.cases}", f"{found.share:.3f}", interval, floor, first])
+    table = markdown_table(["check", "passed", "rate", f"{CONFIDENCE:.0%} interval", "floor", "first to fail"], rows)
+    return f"{table}\n\nEvery case that failed is in `{FAILED_FILE}` of the run."
+
+
 def _wrong(cases: Sequence[Case]) -> str:
     """The first ones, with what was expected and what was said."""
     rows = [
         [
             case.query.query,
             ", ".join(case.query.relevant) if case.answerable else "a refusal: its documents were left out",
-            case.answer.text[:200],
+            case.answer.text[:LONGEST],
             f"{case.answer.confidence:.2f}",
         ]
         for case in cases[:SHOWN]

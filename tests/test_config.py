@@ -11,6 +11,7 @@ from flows.rollback import RollbackConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
 from tasks.config.deployments import DeploymentsConfig
+from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
 from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
@@ -28,6 +29,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "prompts": PromptConfig,
     "release": ReleaseConfig,
     "sft": SftConfig,
+    "suites": GuardrailsConfig,
 }
 """By folder below conf/."""
 
@@ -42,6 +44,7 @@ FORMS = [
     ReleaseConfig,
     PolicyConfig,
     PromptConfig,
+    GuardrailsConfig,
 ]
 
 

@@ -59,6 +59,25 @@ class GroundingConfig(Strict):
     highest recall is taken."""
 
 
+class FiltersConfig(Strict):
+    """What may neither be asked nor said."""
+
+    question: Literal["off", "redact", "refuse"] = "redact"
+    """Secrets and personal data in a question: leave them, take them out before anything reads it, or refuse it."""
+    answer: Literal["off", "redact", "withhold"] = "redact"
+    """Secrets and personal data in passages and answers: leave them, take them out, or withhold the sentences that hold
+    them."""
+    allowed: tuple[str, ...] = ()
+    """Personal data that may be said, such as help@company.com, company.com for all addresses of a domain, or a
+    telephone number as it is written."""
+    orders: bool = True
+    """Leave out passages that give orders to the assistant, and refuse questions that do."""
+    prompt: bool = True
+    """Withhold sentences that repeat the prompt."""
+    refusal: str = "I cannot answer that: {reason}."
+    """What it says instead; `{reason}` stands for what speaks against it."""
+
+
 class PolicyConfig(Strict):
     """How an assistant answers: one file under conf/policies/."""
 
@@ -72,6 +91,8 @@ class PolicyConfig(Strict):
     """What writes the answers, and how."""
     grounding: GroundingConfig = GroundingConfig()
     """When it refuses."""
+    filters: FiltersConfig = FiltersConfig()
+    """What becomes of secrets, personal data, orders to the assistant, and its prompt."""
 
 
 class ReleaseGateConfig(Strict):
@@ -104,6 +125,8 @@ class ReleaseConfig(Strict):
     golden: str
     """Golden queries (jsonl) of the index, each asked with its documents and without: what calibrates refusal and
     scores every release."""
+    guardrails: Annotated[str, Choice("suites")] | None = None
+    """The guardrail suite that it must withstand: a file under conf/suites/."""
     gate: ReleaseGateConfig = ReleaseGateConfig()
     """What a release must show."""
     promote: Literal["auto", "ask", "never"] = "ask"

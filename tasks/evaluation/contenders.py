@@ -2,23 +2,35 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tasks.evaluation.gate import Decision, Words, judge_loss, numbers_of
 from tasks.evaluation.scores import LOSSES, Score, compare_scores
 
 
-class Gate(Protocol):
+class LossGate(Protocol):
+    """What a comparison with a champion may show."""
+
+    @property
+    def max_loss(self) -> float: ...
+    @property
+    def confidence(self) -> float: ...
+
+
+class Gate(LossGate, Protocol):
     """The thresholds that both have."""
 
     @property
     def min_rows(self) -> int: ...
     @property
     def floors(self) -> dict[str, float]: ...
-    @property
-    def max_loss(self) -> float: ...
-    @property
-    def confidence(self) -> float: ...
+
+
+class Tolerance(NamedTuple):
+    """A `LossGate` of its own for one score."""
+
+    max_loss: float
+    confidence: float
 
 
 def not_numbers(scores: Mapping[str, Score]) -> Iterator[str]:
@@ -46,7 +58,7 @@ def too_low(scores: Mapping[str, Score], compared: str, gate: Gate, words: Words
 
 
 def judge_champion(
-    ours: Score, theirs: Score | None, champion: int | None, gate: Gate, words: Words
+    ours: Score, theirs: Score | None, champion: int | None, gate: LossGate, words: Words
 ) -> tuple[Decision, str]:
     if champion is None:
         return "promote", "There is no champion to compare with."

@@ -4,7 +4,7 @@ Every query is asked twice: with all passages, and with none of the documents th
 answered from a right document, the second refused. So one file of golden queries measures both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.config.answering import ReleaseGateConfig
@@ -90,6 +90,7 @@ def decide_release(
     contenders: Mapping[str, Mapping[str, Score]],
     champion: int | None,
     held: str | None = None,
+    guardrails: Iterable[tuple[Decision, str]] = (),
 ) -> Verdict:
     """Whether a release goes live.
 
@@ -99,6 +100,7 @@ def decide_release(
         contenders: scores of `CANDIDATE` and `CHAMPION`, as `score_cases` gives them.
         champion: number of the live version; None for the first.
         held: the reason of a hold that stands against the release, if any.
+        guardrails: what the guardrail suite says for and against it.
     """
     by_name = {who: {name: score for name, score in of.items() if score.rows} for who, of in contenders.items()}
     ours, theirs = (by_name.get(who, {}) for who in (CANDIDATE, CHAMPION))
@@ -107,5 +109,7 @@ def decide_release(
     if RIGHT in ours:
         found["promote"].append(say_value(RIGHT, ours[RIGHT].estimate, ours[RIGHT].confidence, QUESTIONS.many))
         decision, sentence = judge_champion(ours[RIGHT], theirs.get(RIGHT), champion, gate, QUESTIONS)
+        found[decision].append(sentence)
+    for decision, sentence in guardrails:
         found[decision].append(sentence)
     return conclude(found["reject"], found["hold"], found["promote"], promote)

@@ -6,10 +6,10 @@ from datetime import date
 from typing import TYPE_CHECKING, Literal
 
 from tasks.config.training import CheckConfig
+from tasks.private import find_private
 from tasks.records import Finding
 from tasks.training.formats import Example, Turn
 from tasks.training.near import NearIndex, sketch_all, words_of
-from tasks.training.private import find_private
 from tasks.training.rows import BadRow
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.training.private import find_private
+from tasks.private import find_private
 from tests.realdata import SHARED, needs_real_data
 
 

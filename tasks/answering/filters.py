@@ -1,0 +1,164 @@
+"""What goes neither into an assistant nor out of it: secrets, personal data, orders to the assistant, its own prompt.
+
+Passages are screened before anything reads them, so that a generator can say only what it may; the answer is screened
+as well, because a language model may have learnt by heart what no passage holds.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+from tasks.answering.citations import read_sentences
+from tasks.answering.generators import Turn
+from tasks.answering.orders import gives_orders
+from tasks.answering.prompting import VARIABLE
+from tasks.config.answering import FiltersConfig
+from tasks.private import Private, locate_private
+from tasks.records import Filtered, Passage, Sentence
+
+ORDERS = "orders to the assistant"
+PROMPT = "the prompt"
+PLACEHOLDER = re.compile(r"‹([^‹›\s]+)›")
+"""What stands in the place of private data, such as ``‹e-mail_address›``: one word, so that links stay links."""
+PROMPT_WORDS = 8
+"""So many words of the prompt in a row repeat it."""
+WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """A text, or passages, without what was filtered."""
+
+    text: str
+    filtered: tuple[Filtered, ...] = ()
+
+    @property
+    def refusal(self) -> str:
+        """Why the whole is refused; empty where it is not."""
+        return next((f"the {each.where} holds {each.what}" for each in self.filtered if each.action == "refused"), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What remains of an answer: its text, which cites what its sentences cite."""
+
+    text: str
+    sentences: tuple[Sentence, ...]
+    filtered: tuple[Filtered, ...] = ()
+
+
+def screen_question(question: str, filters: FiltersConfig) -> Screened:
+    """The question as it may be read, recorded and answered."""
+    text, kinds = (question, ()) if filters.question == "off" else redact(question, filters.allowed)
+    refused = [Filtered("question", kind, "refused") for kind in kinds if filters.question == "refuse"]
+    redacted = [Filtered("question", kind, "redacted") for kind in kinds if filters.question == "redact"]
+    if filters.orders and gives_orders(question):
+        refused.append(Filtered("question", ORDERS, "refused"))
+    return Screened(text, (*redacted, *refused))
+
+
+def screen_passages(
+    passages: Sequence[Passage], count: int, filters: FiltersConfig
+) -> tuple[tuple[Passage, ...], tuple[Filtered, ...]]:
+    """The first `count` passages that may be answered from, without private data, and what was filtered.
+
+    One that gives orders is left out as a whole: what else it says cannot be trusted either.
+    """
+    kept: list[Passage] = []
+    filtered: list[Filtered] = []
+    for passage in passages:
+        if len(kept) == count:
+            break
+        if filters.orders and gives_orders("\n".join((passage.title or "", *passage.heading, passage.text))):
+            filtered.append(Filtered(passage.id, ORDERS, "withheld"))
+        elif filters.answer == "off":
+            kept.append(passage)
+        else:
+            clean, kinds = _redact_passage(passage, filters.allowed)
+            kept.append(clean)
+            filtered += [Filtered(passage.id, kind, "redacted") for kind in kinds]
+    return tuple(kept), tuple(filtered)
+
+
+def screen_answer(text: str, passages: int, prompt: Sequence[Turn], filters: FiltersConfig) -> Said:
+    """The answer as it may be said; without a sentence left where nothing may.
+
+    Args:
+        text: as it was generated, with the marks of citations.
+        passages: number of those that it may cite.
+        prompt: its turns before they were filled in.
+        filters: what may not be said.
+    """
+    kinds: tuple[str, ...] = ()
+    if filters.answer != "off":
+        text, kinds = redact(text, filters.allowed)
+    sentences = read_sentences(text, passages)
+    private = {sentence for sentence in sentences if filters.answer == "withhold" and PLACEHOLDER.search(sentence.text)}
+    repeating = {sentence for sentence in sentences if filters.prompt and repeats(sentence.text, prompt)}
+    action: Literal["redacted", "withheld"] = "redacted" if filters.answer == "redact" else "withheld"
+    what = dict.fromkeys((*kinds, *_kinds_in(private)))
+    filtered = [Filtered("answer", kind, action) for kind in what]
+    filtered += [Filtered("answer", PROMPT, "withheld")] if repeating else []
+    if withheld := private | repeating:
+        sentences = tuple(sentence for sentence in sentences if sentence not in withheld)
+        text = " ".join(map(_write, sentences))
+    return Said(text, sentences, tuple(filtered))
+
+
+@lru_cache(4096)
+def redact(text: str, allowed: tuple[str, ...] = ()) -> tuple[str, tuple[str, ...]]:
+    """The text with a placeholder for each secret and piece of personal data, and their kinds."""
+    found = [each for each in locate_private(text) if not _is_allowed(text[each.start : each.end], allowed)]
+    for start, end, kind in reversed(_joined(found)):
+        text = f"{text[:start]}‹{kind.replace(' ', '_')}›{text[end:]}"
+    return text, tuple(dict.fromkeys(each.kind for each in found))
+
+
+def repeats(text: str, prompt: Sequence[Turn]) -> bool:
+    """Whether the text has `PROMPT_WORDS` words in a row that a turn of the prompt has too."""
+    own = {run for turn in prompt for part in VARIABLE.split(turn["content"]) for run in _runs(part)}
+    return not own.isdisjoint(_runs(text))
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    words = WORD.findall(text.casefold())
+    return {tuple(words[place : place + PROMPT_WORDS]) for place in range(len(words) - PROMPT_WORDS + 1)}
+
+
+def _redact_passage(passage: Passage, allowed: tuple[str, ...]) -> tuple[Passage, tuple[str, ...]]:
+    title, *heading, text = (redact(part, allowed) for part in (passage.title or "", *passage.heading, passage.text))
+    kinds = dict.fromkeys(kind for _, found in (title, *heading, text) for kind in found)
+    if not kinds:
+        return passage, ()
+    clean = replace(passage, title=title[0] or None, heading=tuple(part for part, _ in heading), text=text[0])
+    return clean, tuple(kinds)
+
+
+def _is_allowed(found: str, allowed: tuple[str, ...]) -> bool:
+    plain = "".join(found.casefold().split())
+    domain = plain.partition("@")[2]
+    wanted = ["".join(each.casefold().split()) for each in allowed]
+    return any(plain == each or domain == each or (domain and domain.endswith(f".{each}")) for each in wanted)
+
+
+def _joined(found: Sequence[Private]) -> list[tuple[int, int, str]]:
+    """Places that overlap become one, of the kind that was found first."""
+    joined: list[tuple[int, int, str]] = []
+    for each in sorted(found, key=lambda each: (each.start, -each.end)):
+        if joined and each.start < joined[-1][1]:
+            start, end, kind = joined.pop()
+            joined.append((start, max(end, each.end), kind))
+        else:
+            joined.append((each.start, each.end, each.kind))
+    return joined
+
+
+def _kinds_in(sentences: set[Sentence]) -> list[str]:
+    found = {mark for sentence in sentences for mark in PLACEHOLDER.findall(sentence.text)}
+    return [mark.replace("_", " ") for mark in sorted(found)]
+
+
+def _write(sentence: Sentence) -> str:
+    return " ".join([sentence.text, *(f"[{number}]" for number in sentence.cited)])
