@@ -13,6 +13,7 @@ from tasks.config.base_model import BaseModelBuildConfig
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
+from tasks.config.service import ServiceConfig
 from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
 from tasks.errors import ConfigError
 
@@ -27,6 +28,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "policies": PolicyConfig,
     "prompts": PromptConfig,
     "release": ReleaseConfig,
+    "service": ServiceConfig,
     "sft": SftConfig,
 }
 """By folder below conf/."""
@@ -42,6 +44,7 @@ FORMS = [
     ReleaseConfig,
     PolicyConfig,
     PromptConfig,
+    ServiceConfig,
 ]
 
 
