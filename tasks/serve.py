@@ -16,8 +16,9 @@ from tasks.answering.service.tracing import Traces
 from tasks.config.service import ServiceConfig
 from tasks.config.settings import Home
 from tasks.errors import ConfigError
-from tasks.registry.connection import connect
-from tasks.registry.traces import experiment_of, write_traces
+from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.trace_writer import TraceWriter
+from tasks.registry.traces import experiment_of
 from tasks.releases import live_release
 
 DESK_WORKERS, DESK_WAITING = 2, 32
@@ -39,7 +40,6 @@ def open_service(name: str, config: ServiceConfig, home: Home) -> Service:
             "with `tandem keys add NAME`, or listen on 127.0.0.1"
         )
     client = connect(home)
-    experiment = experiment_of(client, config.tracing.experiment or f"answers-{name}") if config.tracing.enabled else ""
     limits = config.limits
     return Service(
         live=live_release(name, home, config),
@@ -48,7 +48,7 @@ def open_service(name: str, config: ServiceConfig, home: Home) -> Service:
         open=config.loopback and not keys.file.exists(),
         admission=Admission(limits.workers, limits.waiting, "answer"),
         desk=Admission(DESK_WORKERS, DESK_WAITING, "desk"),
-        traces=Traces(config.tracing, lambda records: write_traces(client, experiment, records)),
+        traces=Traces(config.tracing, _writer(name, config, client)),
         client=client,
         metrics=Metrics(),
     )
@@ -57,7 +57,7 @@ def open_service(name: str, config: ServiceConfig, home: Home) -> Service:
 def serve(name: str, config: ServiceConfig, home: Home, started: Callable[[Service, str], None]) -> None:
     """Answer until the process is told to end; `started` gets the service and its address."""
     service = open_service(name, config, home)
-    listening = _listen(config)
+    listening = listen(config)
     started(service, f"http://{_host(config.host)}:{listening.getsockname()[1]}")
     _log_to_standard_error()
     server_of(service).run(sockets=[listening])
@@ -76,12 +76,26 @@ def server_of(service: Service) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _listen(config: ServiceConfig) -> socket.socket:
+def _writer(name: str, config: ServiceConfig, client: MlflowClient) -> TraceWriter | None:
+    if not config.tracing.enabled:
+        return None
+    experiment = config.tracing.experiment or f"answers-{name}"
+    return TraceWriter(client.tracking_uri, experiment_of(client, experiment))
+
+
+def listen(config: ServiceConfig) -> socket.socket:
+    """The socket that the service listens on. Raises ConfigError where that cannot be."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    # asyncio sends at once only where the protocol is named; an answer would wait 40 ms for the client's receipt
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
+        listening.bind((config.host, config.port))
+        listening.listen(BACKLOG)
     except OSError as error:
+        listening.close()
         raise ConfigError(f"cannot listen at {config.host} port {config.port}: {error.strerror or error}") from None
+    return listening
 
 
 def _host(host: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -28,13 +29,12 @@ from tasks.registry.connection import MlflowClient, connect, registry
 from tasks.registry.runs import finish, start_run
 from tasks.registry.versions import PART_TAG, next_number, register, register_prompt
 from tasks.releases import ENTRY_POINT
-from tasks.serve import open_service, server_of
+from tasks.serve import listen, open_service, server_of
 from tasks.serving import ENTRY_POINT as INDEX_ENTRY_POINT
 from tasks.write import write
 from tests.homes import copy_home, use_home
 from tests.nights import FACTS, page
 from tests.registry_fixtures import empty_home
-from tests.servers import free_port
 from tests.waiting import wait_for
 
 NAME = "desk"
@@ -85,7 +85,7 @@ def add_release(home: Home, folder: Path, number: int) -> None:
         grounding=Grounding().to_json(),
     )
     tags = {f"{PART_TAG}{kind}": part for kind, part in manifest.parts.items()}
-    _register(client, NAME, asdict(manifest), ENTRY_POINT, tags)
+    register_manifest(client, NAME, asdict(manifest), ENTRY_POINT, tags)
 
 
 def _add_index(client: MlflowClient, home: Home, folder: Path) -> str:
@@ -97,10 +97,13 @@ def _add_index(client: MlflowClient, home: Home, folder: Path) -> str:
     write.fn(work, prepared)
     manifest = describe_version(config, work, maintain.fn(config, work.table), home)
     IndexStore.open(home.lancedb, manifest.table).tag(manifest.tag, manifest.lance_version)
-    return f"docs@{_register(client, 'docs', asdict(manifest), INDEX_ENTRY_POINT)}"
+    return f"docs@{register_manifest(client, 'docs', asdict(manifest), INDEX_ENTRY_POINT)}"
 
 
-def _register(client: MlflowClient, name: str, manifest: dict, entry: str, tags: dict[str, str] | None = None) -> int:
+def register_manifest(
+    client: MlflowClient, name: str, manifest: dict[str, Any], entry: str, tags: dict[str, str] | None = None
+) -> int:
+    """Register a manifest as the next version, whether what it names is there or not; returns its number."""
     run = start_run(client, "made", "made", name)
     number = next_number(client, name)
     register(client, name, run, manifest, number=number, entry_point=entry, requirements=["tandem"], tags=tags)
@@ -111,6 +114,15 @@ def _register(client: MlflowClient, name: str, manifest: dict, entry: str, tags:
 def move(client: MlflowClient, number: int, alias: str = "champion") -> None:
     """As a hand in MLflow's own UI does it."""
     registry(client).set_registered_model_alias(NAME, alias, str(number))
+
+
+def mixed(said: dict[str, Any]) -> bool:
+    """Whether parts of an answer to north come from different releases."""
+    number = int(said["versions"]["release"].partition("@")[2])
+    text = said["choices"][0]["message"]["content"]
+    words = refusal(number) if said["refused"] else f"{TEMPERATURES[number]} degrees"
+    parts = {"release": f"desk@{number}", "index": f"docs@{number}", "adapter": "", "prompt": f"answer@{number}"}
+    return words not in text or said["versions"] != parts or said["model"] != f"desk@{number}"
 
 
 @dataclass(frozen=True)
@@ -144,15 +156,14 @@ def bearer(key: str) -> dict[str, str]:
 @contextmanager
 def served(home: Home, **settings: object) -> Iterator[Serving]:
     """The release, served as `tandem serve` does while the block lasts."""
-    config = ServiceConfig.model_validate({"port": free_port(), "poll_seconds": 0.1} | settings)
-    service = open_service(NAME, config, home)
+    config = ServiceConfig.model_validate({"port": 0, "poll_seconds": 0.1, "tracing": {"enabled": False}} | settings)
+    service, listening = open_service(NAME, config, home), listen(config)
     server = server_of(service)
-    server.config.host, server.config.port = config.host, config.port
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
         wait_for(lambda: server.started, 60)
-        address = f"http://127.0.0.1:{config.port}"
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with httpx.Client(base_url=address, timeout=60) as http:
             yield Serving(service, address, http)
     finally:

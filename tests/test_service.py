@@ -4,6 +4,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,16 +12,33 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from mlflow import MlflowClient
 from mlflow.tracing.client import TracingClient
 
 from tasks.answering.service.keys import add_key, read_keys, revoke_key
 from tasks.config.service import ServiceConfig
 from tasks.config.settings import Home
 from tasks.errors import ConfigError, ModelError
+from tasks.registry.connection import connect, registry
+from tasks.registry.versions import load_manifest, register_prompt
+from tasks.releases import ENTRY_POINT, live_release
 from tasks.serve import keys_file, open_service
 from tests.command import Tandem
 from tests.homes import copy_home, use_home
-from tests.released import NAME, NOT_THERE, QUESTION, Serving, bearer, refusal, served, two_releases
+from tests.released import (
+    NAME,
+    NOT_THERE,
+    QUESTION,
+    Serving,
+    bearer,
+    mixed,
+    move,
+    refusal,
+    register_manifest,
+    served,
+    two_releases,
+)
+from tests.servers import free_port, mlflow_server, stop
 from tests.waiting import wait_for
 
 LIVE = {"release": "desk@2", "index": "docs@2", "adapter": "", "prompt": "answer@2"}
@@ -55,7 +73,19 @@ def keys(shared: Home) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def locked(shared: Home, keys: dict[str, str]) -> Iterator[Serving]:
     """With keys."""
-    with served(shared, keys="keys/file.json") as serving:
+    with served(shared, keys="keys/file.json", tracing={}) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def client(shared: Home) -> MlflowClient:
+    return connect(shared)
+
+
+@pytest.fixture(scope="module")
+def following(shared: Home) -> Iterator[Serving]:
+    """Without keys, and with time to answer many."""
+    with served(shared, limits={"waiting": 1000}) as serving:
         yield serving
 
 
@@ -275,7 +305,7 @@ def test_a_revoked_key_is_let_in_no_more_and_a_broken_file_lets_nobody_in(shared
     key, secret = add_key(file, "somebody", None, ("search", "monitor"))
     assert secret not in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
-    with served(shared, keys="own.json", tracing={"enabled": False}) as serving:
+    with served(shared, keys="own.json") as serving:
         assert serving.search(key=secret).status_code == 200
         kept = file.read_text()
         file.write_text("[{")
@@ -311,7 +341,7 @@ def test_a_request_that_is_too_large_or_too_slow_is_refused(desk: Serving) -> No
 def test_one_request_too_many_is_told_so_at_once_and_a_late_answer_is_given_up(shared: Home) -> None:
     limits = {"workers": 1, "waiting": 1, "seconds": 1.5}
     release = threading.Event()
-    with served(shared, limits=limits, tracing={"enabled": False}) as serving, ThreadPoolExecutor(2) as pool:
+    with served(shared, limits=limits) as serving, ThreadPoolExecutor(2) as pool:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tasks.answering.assistant.Assistant.search", lambda *_: release.wait(60) and [])
             held = [pool.submit(serving.ask) for _ in range(2)]
@@ -359,3 +389,87 @@ def test_the_command_makes_shows_and_revokes_keys(ready_home: Home, tandem: Tand
     missing = tandem("serve", "nothing")
     assert missing.status == 1
     assert "no version of nothing is live" in missing.err
+
+
+def test_a_moved_alias_is_live_within_two_seconds_and_no_request_under_load_fails_or_is_mixed(
+    following: Serving, client: MlflowClient
+) -> None:
+    answers: list[tuple[float, httpx.Response]] = []
+    done = threading.Event()
+
+    def ask(number: int) -> None:
+        with httpx.Client(base_url=following.address, timeout=60) as http:
+            while not done.is_set():
+                asked = QUESTION if number % 2 else NOT_THERE
+                body = {"model": NAME, "messages": [{"role": "user", "content": asked}], "tenant": "north"}
+                answers.append((time.monotonic(), http.post("/v1/chat/completions", json=body)))
+
+    delays = []
+    with ThreadPoolExecutor(20) as pool:
+        asking = [pool.submit(ask, number) for number in range(20)]
+        for number in (1, 2, 1):
+            wait_for(lambda: len(answers) > 70 * (len(delays) + 1))
+            move(client, number)
+            moved = time.monotonic()
+            wait_for(lambda number=number: following.service.live.number == number)
+            delays.append(time.monotonic() - moved)
+        wait_for(lambda: len(answers) > 280)
+        done.set()
+        for each in asking:
+            each.result()
+    said = [response.json() for _, response in answers]
+    assert {response.status_code for _, response in answers} == {200}
+    assert [one["versions"] for one in said if mixed(one)] == []
+    assert {one["versions"]["release"] for one in said} == {"desk@1", "desk@2"}
+    assert max(delays) < 2, delays
+    assert following.service.live.swaps >= 3
+
+
+def test_a_version_that_does_not_load_never_replaces_what_works(following: Serving, client: MlflowClient) -> None:
+    move(client, 2)
+    wait_for(lambda: following.service.live.number == 2)
+    register_prompt(client, "broken", [{"role": "system", "content": "no place for what was found"}])
+    manifest = load_manifest(client, NAME, 2) | {"prompt": "broken@1", "tag": "v3"}
+    register_manifest(client, NAME, manifest, ENTRY_POINT)
+    move(client, 3)  # by hand, so nobody has proven it
+    wait_for(lambda: following.ready()["problems"] != [])
+    ready = following.ready()
+    assert (ready["status"], ready["wanted"], ready["versions"]) == ("ready", 3, LIVE)
+    assert "desk@3 shall be live and is not: the prompt does not name the passages" in ready["problems"][0]
+    assert following.metric("tandem_target_failing ") == 1
+    assert following.ask(tenant="north").json()["versions"] == LIVE
+
+    registry(client).delete_model_version(NAME, "3")  # which takes the alias along
+    wait_for(lambda: following.ready()["problems"] == ["no version of desk is live in the registry any more"])
+    assert following.ask(tenant="north").json()["versions"] == LIVE
+    move(client, 2)
+    wait_for(lambda: following.ready()["problems"] == [])
+    assert following.metric("tandem_target_failing ") == 0
+
+
+def test_a_service_starts_with_the_version_before_where_the_live_one_does_not_load(
+    following: Serving, client: MlflowClient, shared: Home
+) -> None:
+    move(client, 1, "previous")
+    register_manifest(client, NAME, load_manifest(client, NAME, 2) | {"index": "docs@9"}, ENTRY_POINT)
+    move(client, 4)
+    live = live_release(NAME, shared, ServiceConfig())
+    assert live.number == 1
+    assert "desk@4 shall be live and is not: docs has no version 9" in live.problems[0]
+    move(client, 2)
+    live.follow()
+    assert (live.number, live.problems) == (2, [])
+
+
+def test_a_registry_that_is_gone_is_reported_and_answers_go_on(shared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    with mlflow_server(shared.mlruns, port) as server, served(shared) as serving:
+        assert serving.ready()["problems"] == []
+        stop(server)
+        wait_for(lambda: serving.ready()["registry"] == "does not answer")
+        assert "the registry was last heard" in serving.ready()["problems"][0]
+        assert serving.metric("tandem_registry_up ") == 0
+        answered = serving.ask(tenant="north")
+        assert (answered.status_code, answered.json()["refused"]) == (200, False)
+        assert answered.elapsed.total_seconds() < 5

@@ -8,10 +8,11 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, Full, Queue
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 from tasks.config.service import TracingConfig
 from tasks.errors import RegistryError
@@ -21,7 +22,7 @@ from tasks.registry.traces import SpanRecord, TraceRecord, new_trace_id
 log = logging.getLogger(__name__)
 
 BATCH = 50
-WAIT_SECONDS = 5.0
+WAIT_SECONDS, END_SECONDS = 15.0, 5.0
 TENANT_TAG = "tandem.tenant"
 RELEASE_TAG = "tandem.release"
 KEY_TAG = "tandem.key"
@@ -30,14 +31,22 @@ TEXTS = ("none", "questions", "answers", "passages")
 """Each with those before it."""
 NOTHING: Mapping[str, str] = {}
 
-Write = Callable[[Sequence[TraceRecord]], None]
+
+class Writer(Protocol):
+    """Where traces go. Writing may take its time, and may fail."""
+
+    def start(self) -> None: ...
+
+    def write(self, records: Sequence[TraceRecord]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Traces:
-    """Hands records to `write`, which may take its time and may fail, in batches and in a thread of its own."""
+    """Hands records to a writer, in batches and in a thread of its own; without a writer nothing is traced."""
 
-    def __init__(self, config: TracingConfig, write: Write) -> None:
-        self._config, self._write = config, write
+    def __init__(self, config: TracingConfig, writer: Writer | None) -> None:
+        self._config, self._writer = config, writer
         self._queue: Queue[TraceRecord | None] = Queue(config.waiting)
         self._waiting: set[str] = set()
         self._thread = Thread(target=self._run, name="traces", daemon=True)
@@ -45,7 +54,7 @@ class Traces:
 
     @property
     def enabled(self) -> bool:
-        return self._config.enabled
+        return self._writer is not None
 
     @property
     def waiting(self) -> int:
@@ -53,7 +62,9 @@ class Traces:
         return len(self._waiting)
 
     def start(self) -> None:
-        self._thread.start()
+        if self._writer:
+            self._writer.start()
+            self._thread.start()
 
     def new_id(self) -> str:
         """The id of the next answer: that of its trace, or one that says that there is none."""
@@ -82,19 +93,23 @@ class Traces:
 
     def stop(self) -> None:
         """Write what waits, as far as it can be done in a few seconds."""
-        try:
-            self._queue.put(None, timeout=WAIT_SECONDS)
-            self._thread.join(WAIT_SECONDS)
-        except Full:
+        if self._writer is None:
+            return
+        with suppress(Full):
+            self._queue.put(None, timeout=END_SECONDS)
+            self._thread.join(END_SECONDS)
+        self._writer.close()
+        if self._waiting:
             log.warning("%d traces were lost at the end", self.waiting)
 
     def _run(self) -> None:
+        assert self._writer
         records: list[TraceRecord] | None = []
         while records is not None:
             records = self._batch()
             if records:
                 try:
-                    self._write(records)
+                    self._writer.write(records)
                     self.written += len(records)
                     self._waiting.difference_update(record.trace_id for record in records)
                 except Exception as error:
