@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,10 +16,12 @@ from mlflow import MlflowClient
 from mlflow.tracing.client import TracingClient
 
 from tasks.answering.service.keys import add_key, read_keys, revoke_key
-from tasks.config.service import ServiceConfig
+from tasks.answering.service.tracing import Traces, record_of
+from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import Home
-from tasks.errors import ConfigError, ModelError
+from tasks.errors import ConfigError, ModelError, RegistryError
 from tasks.registry.connection import connect, registry
+from tasks.registry.traces import TraceRecord
 from tasks.registry.versions import load_manifest, register_prompt
 from tasks.releases import ENTRY_POINT, live_release
 from tasks.serve import keys_file, open_service
@@ -473,3 +475,51 @@ def test_a_registry_that_is_gone_is_reported_and_answers_go_on(shared: Home, mon
         answered = serving.ask(tenant="north")
         assert (answered.status_code, answered.json()["refused"]) == (200, False)
         assert answered.elapsed.total_seconds() < 5
+
+
+class Stuck:
+    """A writer that waits until it is let go, and then fails."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def write(self, records: Sequence[TraceRecord]) -> None:
+        self.let_go.wait(60)
+        raise RegistryError("MLflow is gone")
+
+
+def test_a_trace_that_cannot_be_written_is_lost_and_counted_and_no_answer_waits_for_it(desk: Serving) -> None:
+    answer = desk.service.live.assistant.answer(QUESTION, "north")
+    writer = Stuck()
+    traces = Traces(TracingConfig(waiting=3), writer)
+    traces.start()
+    begun = time.monotonic()
+    for _ in range(10):
+        traces.keep(record_of(traces.new_id(), answer, time.time_ns(), "none"))
+    assert time.monotonic() - begun < 1
+    wait_for(lambda: traces.lost >= 6)  # three wait, and the writer has one or more
+    writer.let_go.set()
+    wait_for(lambda: traces.lost == 10)
+    assert (traces.written, traces.waiting) == (0, 0)
+    assert Traces(TracingConfig(sample=0), writer).new_id().startswith("chatcmpl-")
+
+
+@pytest.mark.parametrize(
+    ("texts", "held"),
+    [
+        ("none", set()),
+        ("questions", {"question"}),
+        ("answers", {"question", "answer"}),
+        ("passages", {"question", "answer", "passage"}),
+    ],
+)
+def test_a_trace_holds_only_the_texts_that_it_may(desk: Serving, texts: str, held: set[str]) -> None:
+    answer = desk.service.live.assistant.answer(QUESTION, "north")
+    record = str(record_of("tr-1", answer, time.time_ns(), texts))
+    # the bridge is found and is not part of the answer
+    marks = {"question": QUESTION, "answer": "eighty degrees", "passage": "heavier than seven tonnes"}
+    assert {name for name, mark in marks.items() if mark in record} == held

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
 from tasks.answering.assistant import Assistant
-from tasks.errors import TandemError
+from tasks.errors import ModelError, RegistryError, TandemError
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ class LiveRelease:
         self._keep, self._retry_seconds = keep, retry_seconds
         self._open: OrderedDict[int, Assistant] = OrderedDict()
         self._heard = time.monotonic()
+        self._asked: float | None = None
         self._silence = ""
         self._failed: Failed | None = None
-        self._seen = 0.0
         self._lock = Lock()
         self.swaps = self.failures = 0
         self.swap_seconds = 0.0
@@ -79,7 +79,8 @@ class LiveRelease:
 
     @property
     def registry_answers(self) -> bool:
-        return not self._silence and time.monotonic() - self._heard < REGISTRY_SILENT_SECONDS
+        asked = self._asked
+        return not self._silence and (asked is None or time.monotonic() - asked < REGISTRY_SILENT_SECONDS)
 
     @property
     def failed(self) -> Failed | None:
@@ -101,16 +102,9 @@ class LiveRelease:
     def follow(self) -> None:
         """Ask the registry once, and go where it points. Never raises: what fails is a problem, and the rest stays."""
         with self._lock:
-            try:
-                target = self._resolve()
-            except Exception as error:
-                if not self._silence:
-                    log.warning("the registry does not answer; %s goes on answering", self._label(self._number))
-                self._silence = str(error)
+            target = self._ask()
+            if target is None:
                 return
-            if self._silence:
-                log.warning("the registry answers again")
-            self._heard, self._silence, self._seen = time.monotonic(), "", time.monotonic()
             if target.champion == self._number:
                 self._failed = None
             elif self._failed and self._failed.number == target.champion and time.monotonic() < self._failed.again:
@@ -128,39 +122,61 @@ class LiveRelease:
                 self._open[previous] = self._load(previous)
                 self._open.move_to_end(self._number)
 
+    def _ask(self) -> Target | None:
+        """Where the aliases stand; None where the registry does not say."""
+        self._asked = time.monotonic()
+        try:
+            target = self._resolve()
+        except Exception as error:
+            if not self._silence:
+                log.warning("the registry does not answer; %s goes on answering", self._label(self._number))
+            self._silence = str(error)
+            return None
+        finally:
+            self._asked = None
+        if self._silence:
+            log.warning("the registry answers again")
+        self._heard, self._silence = time.monotonic(), ""
+        return target
+
     def _first(self, target: Target) -> tuple[Assistant, int]:
         if target.champion is None:
-            raise TandemError(f"no version of {self.name} is live: run `tandem promote {self.name} N`")
+            raise RegistryError(f"no version of {self.name} is live: run `tandem promote {self.name} N`")
         try:
             return self._opened(target.champion), target.champion
         except TandemError as error:
             if target.previous is None:
                 raise
-            self._fail(target.champion, self._not_live(target.champion, str(error)))
-            return self._opened(target.previous), target.previous
+            self._fail(target.champion, self._not_live(target.champion, error))
+            with suppress(TandemError):
+                return self._opened(target.previous), target.previous
+            raise
 
     def _go_to(self, number: int) -> None:
         try:
             assistant = self._opened(number)
-        except Exception as error:  # whatever it is, what works goes on
-            reason = str(error) if isinstance(error, TandemError) else type(error).__name__
-            self._fail(number, self._not_live(number, reason))
+        except TandemError as error:
+            self._fail(number, self._not_live(number, error))
             return
         log.warning("%s is live, %s was", self._label(number), self._label(self._number))
         self._assistant, self._number, self._failed = assistant, number, None
         self.swaps += 1
-        self.swap_seconds = time.monotonic() - self._seen
+        self.swap_seconds = time.monotonic() - self._heard
 
     def _opened(self, number: int) -> Assistant:
-        """The version, open and shown to find passages; those not used for longest are let go."""
-        assistant = self._open.get(number) or self._load(number)
+        """The version, open and shown to find passages; those not used for longest are let go.
+
+        Whatever is wrong with it becomes a TandemError.
+        """
+        assistant = self._open.pop(number, None)  # what finds nothing is loaded anew at the next try
         try:
+            assistant = assistant or self._load(number)
             assistant.search(self.name)
-        except Exception:
-            self._open.pop(number, None)
+        except TandemError:
             raise
+        except Exception as error:
+            raise ModelError(f"it does not load: {type(error).__name__}: {error}") from error
         self._open[number] = assistant
-        self._open.move_to_end(number)
         while len(self._open) > self._keep:
             self._open.popitem(last=False)
         return assistant
@@ -171,7 +187,7 @@ class LiveRelease:
         self.failures += 1
         self._failed = Failed(number, sentence, time.monotonic() + self._retry_seconds)
 
-    def _not_live(self, number: int, reason: str) -> str:
+    def _not_live(self, number: int, reason: TandemError) -> str:
         return f"{self._label(number)} shall be live and is not: {reason}"
 
     def _label(self, number: int) -> str:
