@@ -171,11 +171,14 @@ class _Asked:
         }
 
     def _to_live(self, moves: Sequence[tuple[int, float]]) -> list[float]:
-        """Of each move, until the first question that the target answered was begun and the other answered no more."""
+        """Of each move, until the first question that the target answered was begun and the other answered no more.
+
+        An answer is made when its turn comes, so only those that came before the next move tell of this one.
+        """
         ends = [moved for _, moved in moves[1:]]  # the last move may have come when nobody asked any more
         found = []
         for (target, moved), end in zip(moves, ends, strict=False):
-            between = [(begun, of) for begun, _, _, of, _ in self._answers if moved <= begun < end]
+            between = [(begun, of) for begun, ended, _, of, _ in self._answers if moved <= begun and ended < end]
             first = min((begun for begun, of in between if of == f"desk@{target}"), default=end)
             last = max((begun for begun, of in between if of != f"desk@{target}"), default=moved)
             found.append(max(first, last) - moved)
