@@ -22,6 +22,7 @@ from tasks.config.settings import Home, find_home, prepare_environment
 from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, TandemError
 
 if TYPE_CHECKING:
+    from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
     from tasks.records import Answer, Finetune, Move, Night, Released
 
@@ -35,6 +36,8 @@ app = typer.Typer(
 )
 golden = typer.Typer(help="Golden queries, which every version of an index is scored with.", no_args_is_help=True)
 app.add_typer(golden, name="golden")
+keys = typer.Typer(help="Keys of those who may ask `tandem serve`; a file holds their hashes.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 Result = TypeVar("Result")
 Name = Annotated[str, typer.Argument(help="Name of the index.")]
@@ -155,6 +158,29 @@ def ask(
     answer = open_release(name, version or "champion", find_home()).answer(question, tenant or None)
     _show(as_json, asdict(answer), lambda: _print_answer(answer))
     raise typer.Exit(1 if answer.refused else 0)
+
+
+@app.command()
+def serve(
+    name: Annotated[str, typer.Argument(help="Name of the release.")],
+    config: Annotated[Path | None, typer.Option(help="Its settings; conf/service/RELEASE.yaml, if there.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on, instead of the settings'.")] = "",
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port, instead of the settings'.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Answer over HTTP in OpenAI's protocol, always with the version that is live."""
+    from tasks.serve import Service, serve
+
+    def started(service: Service, address: str) -> None:
+        versions = dict(service.live.assistant.versions)
+        told = {"address": address, "versions": versions, "keys": len(service.keys.all()), "open": service.open}
+        shown = ", ".join(filter(None, versions.values()))
+        who = "everybody on this machine" if service.open else f"{told['keys']} keys"
+        _show(as_json, told, lambda: print(f"{shown} answers at {address}/v1 to {who}"))
+        sys.stdout.flush()
+
+    changes = {"host": host or None, "port": port}
+    serve(name, _service_config(name, config, changes), find_home(), started)
 
 
 @app.command()
@@ -374,6 +400,56 @@ def demo(as_json: Json = False) -> None:
     _show(as_json, result, lambda: _print_demo(result, folder.relative_to(ROOT)))
 
 
+Settings = Annotated[Path | None, typer.Option("--config", help="The service's settings, which name the file.")]
+
+
+@keys.command("add")
+def keys_add(
+    owner: Annotated[str, typer.Argument(help="Whose key it is, for people.")],
+    tenant: Annotated[str, typer.Option(help="The only tenant whose passages it reaches; everybody's, if empty.")] = "",
+    right: Annotated[
+        list[str] | None, typer.Option(help="What it may do, again for each: chat, search, feedback, monitor.")
+    ] = None,
+    config: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key. It is shown this once, and kept nowhere; by default it may chat, search and give feedback."""
+    from tasks.answering.service.keys import add_key
+
+    key, secret = add_key(_keys_file(config), owner, tenant or None, tuple(right or ("chat", "search", "feedback")))
+    told = {"id": key.id, "key": secret, "name": key.name, "tenant": key.tenant, "rights": list(key.rights)}
+    reach = f"of {tenant}" if tenant else "of every tenant"
+    _show(
+        as_json,
+        told,
+        lambda: print(f"{secret}\n{key.id} may {', '.join(key.rights)} {reach}. Keep it: it is shown once."),
+    )
+
+
+@keys.command("list")
+def keys_list(config: Settings = None, as_json: Json = False) -> None:
+    """Whose keys there are, and what they may do."""
+    from tasks.answering.service.keys import read_keys
+
+    known = list(read_keys(_keys_file(config)).values())
+    rows = [[key.id, key.name, key.tenant, ", ".join(key.rights), _local(key.created)] for key in known]
+    told = [{"id": key.id, "name": key.name, "tenant": key.tenant, "rights": list(key.rights)} for key in known]
+    _show(as_json, {"keys": told}, lambda: _table(["id", "name", "tenant", "rights", "made"], rows))
+
+
+@keys.command("revoke")
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(help="The id of the key, as `tandem keys list` shows it.")],
+    config: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Let a key in no more, from its next request on."""
+    from tasks.answering.service.keys import revoke_key
+
+    key = revoke_key(_keys_file(config), key_id)
+    _show(as_json, {"id": key.id, "name": key.name}, lambda: print(f"{key.id} of {key.name} is let in no more"))
+
+
 @golden.command("draft")
 def golden_draft(
     name: Name,
@@ -387,6 +463,23 @@ def golden_draft(
     number = draft_for_index(name, out, count, find_home())
     text = f"{number} queries drafted into {out}: edit them, then name the file under `golden` in the configuration"
     _show(as_json, {"file": str(out), "queries": number}, lambda: print(text))
+
+
+def _service_config(name: str, file: Path | None, changes: Mapping[str, Any]) -> "ServiceConfig":
+    """From the file that is named, or the release's own under conf/service/, or as it is by default."""
+    from tasks.config.loading import load_config, parse_config
+    from tasks.config.service import ServiceConfig
+    from tasks.config.settings import find_conf
+
+    own = find_conf() / "service" / f"{name}.yaml"
+    chosen = file or (own if own.exists() else None)
+    config = load_config(chosen, ServiceConfig) if chosen else ServiceConfig()
+    given = {key: value for key, value in changes.items() if value is not None}
+    return parse_config(config.model_dump() | given, ServiceConfig, "the command line")
+
+
+def _keys_file(config: Path | None) -> Path:
+    return find_home().root / _service_config("", config, {}).keys
 
 
 def _run(call: Callable[[], Result]) -> Result:

@@ -12,11 +12,15 @@ from tasks.answering.assistant import Assistant
 from tasks.answering.generators import Generator, Turn
 from tasks.answering.grounding import Grounding
 from tasks.answering.prompting import check_turns
+from tasks.answering.service.live import LiveRelease, Target
 from tasks.config.answering import PolicyConfig
+from tasks.config.servers import reach
+from tasks.config.service import ServiceConfig
 from tasks.config.settings import Home, find_home
 from tasks.errors import ModelError, RegistryError
 from tasks.records import ReleaseManifest, kind_of
-from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.connection import MlflowClient, connect, failures_explained
+from tasks.registry.pointers import pointers
 from tasks.registry.versions import load_manifest
 
 ENTRY_POINT = "tasks.releases:answering"
@@ -47,6 +51,30 @@ def open_manifest(manifest: ReleaseManifest, home: Home) -> Assistant:
             "prompt": manifest.prompt,
         },
     )
+
+
+def live_release(name: str, home: Home, config: ServiceConfig) -> LiveRelease:
+    """The release as it is live, followed in the registry; every version is proven before it answers.
+
+    Raises a TandemError where neither the live version nor the one before it loads.
+    """
+    client = connect(home)
+
+    def resolve() -> Target:
+        with failures_explained(client.tracking_uri):
+            reach(client.tracking_uri)  # in seconds, where MLflow's own client would try for minutes
+        now = pointers(client, name)
+        return Target(now.champion, now.previous)
+
+    def load(number: int) -> Assistant:
+        manifest = load_manifest(client, name, number)
+        if kind_of(manifest) == "release":
+            prove(manifest)
+        assistant = open_release(name, number, home)
+        assistant.reader.warm()
+        return assistant
+
+    return LiveRelease(name, resolve, load, keep=config.open_releases, retry_seconds=config.retry_seconds)
 
 
 def part(client: MlflowClient, pinned: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tasks.config.deployments import DeploymentsConfig
 from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
+from tasks.config.service import ServiceConfig
 from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
 from tasks.errors import ConfigError
 
@@ -28,6 +29,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "policies": PolicyConfig,
     "prompts": PromptConfig,
     "release": ReleaseConfig,
+    "service": ServiceConfig,
     "sft": SftConfig,
     "suites": GuardrailsConfig,
 }
@@ -45,6 +47,7 @@ FORMS = [
     PolicyConfig,
     PromptConfig,
     GuardrailsConfig,
+    ServiceConfig,
 ]
 
 

@@ -21,6 +21,7 @@ BENCHMARKS = (
     "training_overhead",
     "real_finetunes",
     "answers_xquad",
+    "service",
 )
 
 

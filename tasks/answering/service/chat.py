@@ -1,0 +1,227 @@
+"""Questions in OpenAI's format for chats: `/v1/chat/completions` and the model that it knows, the release."""
+
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, Field
+
+from tasks.answering.assistant import Assistant
+from tasks.answering.service.errors import ServiceError
+from tasks.answering.service.keys import Key
+from tasks.answering.service.state import Service, needs, service_of, tenant_of
+from tasks.answering.service.tracing import KEY_TAG, TENANT_TAG, record_of, record_of_failure
+from tasks.records import Answer, Passage
+
+router = APIRouter()
+Asking = Annotated[Key, Depends(needs("chat"))]
+Serving = Annotated[Service, Depends(service_of)]
+PIECE = re.compile(r"(?<=[.!?\]])(?=\s+[^\s\[])")
+"""Between two sentences, after the marks of the first."""
+
+
+class Part(BaseModel):
+    """A piece of a message."""
+
+    type: str
+    text: str = ""
+
+
+class Message(BaseModel):
+    """A turn of the conversation."""
+
+    role: Literal["user", "assistant", "system", "developer", "tool", "function"]
+    content: str | list[Part] | None = None
+
+
+class StreamOptions(BaseModel):
+    """What a stream holds beside the answer."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """As OpenAI has it, and `tenant`.
+
+    How the answer is made is the release's matter, so temperature, max_tokens and the like are taken and have no
+    effect. What would make the answer another thing than the caller counts on is refused: see `check`.
+    """
+
+    model: str
+    messages: list[Message] = Field(min_length=1, max_length=1000)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    tenant: str | None = Field(None, min_length=1, max_length=200)
+    n: int | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    response_format: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """Raises ServiceError for what this service does not do."""
+        if self.tools or self.functions:
+            raise ServiceError(400, "this service calls no tools", "unsupported", "tools")
+        if self.n not in (None, 1):
+            raise ServiceError(400, "there is one answer to a question: leave n out", "unsupported", "n")
+        if self.response_format and self.response_format.get("type") != "text":
+            raise ServiceError(400, "answers are text: leave response_format out", "unsupported", "response_format")
+        if roles := sorted({message.role for message in self.messages} - {"user", "assistant"}):
+            raise ServiceError(
+                400,
+                f"the release brings its own prompt, which a caller cannot replace: leave {roles[0]} messages out",
+                "unsupported",
+                "messages",
+            )
+
+    def question(self, longest: int) -> str:
+        """The last message of the user. Earlier turns are accepted, as chat clients send them, and not read yet.
+
+        Raises ServiceError where there is none, or it is too long or no text.
+        """
+        asked = [message for message in self.messages if message.role == "user"]
+        if not asked:
+            raise ServiceError(400, "no message is the user's: there is nothing to answer", "no_question", "messages")
+        content = asked[-1].content or ""
+        if not isinstance(content, str):
+            if any(part.type != "text" for part in content):
+                raise ServiceError(400, "questions are text: leave images and sound out", "unsupported", "messages")
+            content = "\n".join(part.text for part in content)
+        return checked_text(content, longest, "messages")
+
+
+def checked_text(text: str, longest: int, param: str) -> str:
+    """Raises ServiceError for a question that is empty or too long."""
+    if not text.strip():
+        raise ServiceError(400, "the question is empty", "no_question", param)
+    if len(text) > longest:
+        raise ServiceError(400, f"the question has {len(text)} characters: at most {longest}", "too_long", param)
+    return text.strip()
+
+
+@router.post("/v1/chat/completions")
+async def chat(asked: ChatRequest, request: Request, key: Asking, service: Serving) -> Response:
+    """Answer the last question of the conversation, with its sources and the versions that answered."""
+    check_model(asked.model, service)
+    asked.check()
+    question = asked.question(service.config.limits.question_characters)
+    tenant = tenant_of(key, asked.tenant)
+    answer_id = service.traces.new_id()
+    request.scope["tandem"]["id"] = answer_id
+    tags = {TENANT_TAG: tenant or "", KEY_TAG: key.id}
+    answer = await service.admission.run(
+        partial(_answer, service, question, tenant, answer_id, tags), service.config.limits.seconds
+    )
+    service.metrics.answered(answer)
+    head = {"id": answer_id, "created": int(time.time()), "model": answer.versions["release"]}
+    headers = {"Server-Timing": ", ".join(f"{step};dur={lasted * 1000:.3f}" for step, lasted in answer.seconds.items())}
+    sources = sources_of(answer, service.config.passage_texts)
+    if asked.stream:
+        with_usage = asked.stream_options is not None and asked.stream_options.include_usage
+        return StreamingResponse(_stream(head, answer, sources, with_usage), 200, headers, "text/event-stream")
+    message = {"role": "assistant", "content": answer.text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    body = {**head, "object": "chat.completion", "choices": [choice], "usage": _usage(answer), **sources}
+    return JSONResponse(body, headers=headers)
+
+
+@router.get("/v1/models")
+async def models(key: Asking, service: Serving) -> dict[str, Any]:
+    """The one model: the release."""
+    return {"object": "list", "data": [_model(service)]}
+
+
+@router.get("/v1/models/{model}")
+async def model(model: str, key: Asking, service: Serving) -> dict[str, Any]:
+    """The release, and which of its versions answers now."""
+    check_model(model, service)
+    return _model(service)
+
+
+def check_model(model: str, service: Service) -> None:
+    """Raises ServiceError for a model that is not the release."""
+    name = service.live.name
+    if model != name:
+        raise ServiceError(404, f"there is no such model here: the release is {name}", "model_not_found", "model")
+
+
+def sources_of(answer: Answer, with_texts: bool) -> dict[str, Any]:
+    """What an answer carries beside OpenAI's fields."""
+    cited = sorted({number for sentence in answer.sentences for number in sentence.cited})
+    return {
+        "citations": [{"number": number, **place_of(answer.passages[number - 1], with_texts)} for number in cited],
+        "versions": answer.versions,
+        "refused": answer.refused,
+        "confidence": answer.confidence,
+    }
+
+
+def place_of(passage: Passage, with_text: bool) -> dict[str, Any]:
+    """Where a passage stands and how well it fits, JSON-safe."""
+    names = ("id", "document", "title", "start", "end", "tenant", "language", "date", "stale", "score", "similarity")
+    place = {name: getattr(passage, name) for name in names} | {"heading": list(passage.heading)}
+    return place | {"tags": list(passage.tags)} | ({"text": passage.text} if with_text else {})
+
+
+def _answer(service: Service, question: str, tenant: str | None, answer_id: str, tags: Mapping[str, str]) -> Answer:
+    """In a thread: the whole answer comes from the release that is live when its turn comes."""
+    assistant: Assistant = service.live.assistant
+    traced = answer_id.startswith("tr-")
+    started = time.time_ns()
+    try:
+        answer = assistant.answer(question, tenant)
+    except Exception as error:
+        if traced:
+            kind = type(error).__name__
+            record = record_of_failure(answer_id, assistant.versions, started, time.time_ns(), kind, tags)
+            service.traces.keep(record)
+        raise
+    if traced:
+        service.traces.keep(record_of(answer_id, answer, time.time_ns(), service.config.tracing.texts, tags))
+    return answer
+
+
+def _model(service: Service) -> dict[str, Any]:
+    return {
+        "id": service.live.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "tandem",
+        "versions": dict(service.live.assistant.versions),
+    }
+
+
+def _usage(answer: Answer) -> dict[str, int]:
+    read, written = answer.tokens_in, answer.tokens_out
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+async def _stream(
+    head: Mapping[str, Any], answer: Answer, sources: Mapping[str, Any], with_usage: bool
+) -> AsyncIterator[bytes]:
+    for event in _events(head, answer, sources, with_usage):
+        yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+    yield b"data: [DONE]\n\n"
+
+
+def _events(
+    head: Mapping[str, Any], answer: Answer, sources: Mapping[str, Any], with_usage: bool
+) -> Iterator[dict[str, Any]]:
+    """A sentence an event; the last one of the answer carries its sources."""
+
+    def event(choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {**head, "object": "chat.completion.chunk", "choices": choices, **more}
+
+    def choice(delta: dict[str, str], finish: str | None = None) -> list[dict[str, Any]]:
+        return [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
+
+    yield event(choice({"role": "assistant", "content": ""}))
+    for piece in PIECE.split(answer.text):
+        yield event(choice({"content": piece}))
+    yield event(choice({}, "stop"), **sources)
+    if with_usage:
+        yield event([], usage=_usage(answer))

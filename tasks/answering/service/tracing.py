@@ -1,0 +1,188 @@
+"""What is kept of every answer: made from the answer after it was given, and written by somebody else, later.
+
+The answer's thread only puts a record into a bounded queue. Where the queue is full, or MLflow does not take a
+record, the trace is lost and counted; the answer has been given long before.
+"""
+
+import logging
+import random
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from queue import Empty, Full, Queue
+from threading import Thread
+from typing import Any, Protocol
+
+from tasks.config.service import TracingConfig
+from tasks.errors import RegistryError
+from tasks.records import Answer, Passage
+from tasks.registry.traces import SpanRecord, TraceRecord, new_trace_id
+
+log = logging.getLogger(__name__)
+
+BATCH = 50
+WAIT_SECONDS, END_SECONDS = 15.0, 5.0
+TENANT_TAG = "tandem.tenant"
+RELEASE_TAG = "tandem.release"
+KEY_TAG = "tandem.key"
+KINDS = {"search": "RETRIEVER", "grounding": "EVALUATOR", "generation": "LLM"}
+TEXTS = ("none", "questions", "answers", "passages")
+"""Each with those before it."""
+NOTHING: Mapping[str, str] = {}
+
+
+class Writer(Protocol):
+    """Where traces go. Writing may take its time, and may fail."""
+
+    def start(self) -> None: ...
+
+    def write(self, records: Sequence[TraceRecord]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Traces:
+    """Hands records to a writer, in batches and in a thread of its own; without a writer nothing is traced."""
+
+    def __init__(self, config: TracingConfig, writer: Writer | None) -> None:
+        self._config, self._writer = config, writer
+        self._queue: Queue[TraceRecord | None] = Queue(config.waiting)
+        self._waiting: set[str] = set()
+        self._thread = Thread(target=self._run, name="traces", daemon=True)
+        self.written = self.lost = 0
+
+    @property
+    def enabled(self) -> bool:
+        return self._writer is not None
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not written yet."""
+        return len(self._waiting)
+
+    def start(self) -> None:
+        if self._writer:
+            self._writer.start()
+            self._thread.start()
+
+    def new_id(self) -> str:
+        """The id of the next answer: that of its trace, or one that says that there is none."""
+        if self.enabled and random.random() < self._config.sample:
+            return new_trace_id()
+        return f"chatcmpl-{uuid.uuid4().hex}"
+
+    def keep(self, record: TraceRecord) -> None:
+        """Never waits."""
+        self._waiting.add(record.trace_id)
+        try:
+            self._queue.put_nowait(record)
+        except Full:
+            self._lose([record], "more traces wait than may")
+
+    def wait_for(self, trace_id: str) -> None:
+        """Return once a trace does not wait any more, whether it was written or lost. Raises RegistryError if it does.
+
+        Feedback may come sooner than its trace.
+        """
+        end = time.monotonic() + WAIT_SECONDS
+        while trace_id in self._waiting:
+            if time.monotonic() > end:
+                raise RegistryError(f"the trace {trace_id} is not written yet: try again")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Write what waits, as far as it can be done in a few seconds."""
+        if self._writer is None:
+            return
+        with suppress(Full):
+            self._queue.put(None, timeout=END_SECONDS)
+            self._thread.join(END_SECONDS)
+        self._writer.close()
+        if self._waiting:
+            log.warning("%d traces were lost at the end", self.waiting)
+
+    def _run(self) -> None:
+        assert self._writer
+        records: list[TraceRecord] | None = []
+        while records is not None:
+            records = self._batch()
+            if records:
+                try:
+                    self._writer.write(records)
+                    self.written += len(records)
+                    self._waiting.difference_update(record.trace_id for record in records)
+                except Exception as error:
+                    self._lose(records, type(error).__name__)
+
+    def _batch(self) -> list[TraceRecord] | None:
+        """What waits, at least one; None at the end."""
+        found = [self._queue.get()]
+        while len(found) < BATCH and found[-1] is not None:
+            try:
+                found.append(self._queue.get_nowait())
+            except Empty:
+                break
+        if found[-1] is None:
+            self._queue.put(None)  # for the next call
+            return [record for record in found if record is not None] or None
+        return [record for record in found if record is not None]
+
+    def _lose(self, records: Sequence[TraceRecord], reason: str) -> None:
+        if not self.lost:
+            log.warning("traces are lost: %s", reason)
+        self.lost += len(records)
+        self._waiting.difference_update(record.trace_id for record in records)
+
+
+def record_of(trace_id: str, answer: Answer, ended: int, texts: str, tags: Mapping[str, str] = NOTHING) -> TraceRecord:
+    """What happened, from the answer's own times; `ended` in nanoseconds since the epoch.
+
+    `texts` says which texts it may hold, as in `TracingConfig`.
+    """
+    allowed = TEXTS[: TEXTS.index(texts) + 1]
+    seconds = dict(answer.seconds)
+    now = start = ended - int(sum(seconds.values()) * 1e9)
+    steps = []
+    for name, lasted in seconds.items():
+        end = now + int(lasted * 1e9)
+        inputs, outputs, tokens = _of_step(name, answer, allowed)
+        steps.append(SpanRecord(name, KINDS.get(name, "CHAIN"), now, end, inputs, outputs, tokens=tokens))
+        now = end
+    told = {
+        "refused": answer.refused,
+        "confidence": round(answer.confidence, 4),
+        "cited": [passage.id for passage in answer.cited],
+    }
+    if "answers" in allowed:
+        told["answer"] = answer.text
+    whole = SpanRecord("answer", "CHAIN", start, ended, _question(answer.question, allowed), told, answer.versions)
+    return TraceRecord(trace_id, whole, steps, {RELEASE_TAG: answer.versions["release"], **tags})
+
+
+def record_of_failure(
+    trace_id: str, versions: Mapping[str, str], started: int, ended: int, error: str, tags: Mapping[str, str] = NOTHING
+) -> TraceRecord:
+    """A question that got no answer, and the kind of error."""
+    whole = SpanRecord("answer", "CHAIN", started, ended, attributes=versions)
+    return TraceRecord(trace_id, whole, (), {RELEASE_TAG: versions["release"], **tags}, error)
+
+
+def _of_step(name: str, answer: Answer, allowed: Sequence[str]) -> tuple[Any, Any, tuple[int, int] | None]:
+    if name == "search":
+        return _question(answer.question, allowed), [_retrieved(passage, allowed) for passage in answer.passages], None
+    if name == "grounding":
+        return None, {"probability": round(answer.confidence, 4)}, None
+    if name == "generation":
+        return None, answer.text if "answers" in allowed else None, (answer.tokens_in, answer.tokens_out)
+    return None, None, None
+
+
+def _question(question: str, allowed: Sequence[str]) -> dict[str, Any]:
+    return {"question": question} if "questions" in allowed else {"characters": len(question)}
+
+
+def _retrieved(passage: Passage, allowed: Sequence[str]) -> dict[str, Any]:
+    """In the form in which MLflow shows what a retriever found."""
+    place = {"document": passage.document, "start": passage.start, "end": passage.end, "score": passage.score}
+    return {"id": passage.id, "page_content": passage.text if "passages" in allowed else "", "metadata": place}

@@ -1,0 +1,85 @@
+"""The configuration of the answering service: a file under conf/service/, named as the release. Nothing heavy."""
+
+import ipaddress
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tasks.config.fields import Share, Strict
+
+
+class LimitsConfig(Strict):
+    """What one request may cost, and how many are taken at once. Beyond it a request is refused at once."""
+
+    workers: int = Field(8, ge=1, le=256)
+    """Requests that are answered at the same time."""
+    waiting: int = Field(64, ge=0, le=10_000)
+    """Requests that may wait for their turn; one more is answered 503."""
+    connections: int = Field(1000, ge=1)
+    """Open connections; one more is answered 503."""
+    seconds: float = Field(60, gt=0, le=3600)
+    """Longest time from a request to its answer, waiting included; then it is answered 504."""
+    receive_seconds: float = Field(10, gt=0, le=600)
+    """Longest time for a request to arrive; then it is answered 408."""
+    body_kb: int = Field(256, ge=1, le=65_536)
+    """Largest request, in units of 1,024 bytes; a larger one is answered 413."""
+    question_characters: int = Field(8_000, ge=1)
+    """Longest question or query."""
+    passages: int = Field(50, ge=1, le=1_000)
+    """Most passages of one search."""
+
+
+class TracingConfig(Strict):
+    """What is kept of every answer in MLflow. Feedback is about a trace, so without traces there is none."""
+
+    enabled: bool = True
+    """Write traces."""
+    experiment: str = Field("", max_length=200)
+    """The MLflow experiment; `answers-` and the name of the release, if empty."""
+    sample: Share = 1.0
+    """Share of the answers that are traced."""
+    texts: Literal["none", "questions", "answers", "passages"] = "questions"
+    """The texts that traces hold, each choice with those before it. An extractive answer consists of sentences of
+    passages."""
+    waiting: int = Field(1000, ge=1)
+    """Traces that may wait to be written; further ones are lost, and counted."""
+
+
+class ServiceConfig(Strict):
+    """Where a release answers, to whom, within which limits, and what is kept of it."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on. Beyond loopback (127.0.0.1, ::1, localhost) nobody is answered without a key."""
+    port: int = Field(8020, ge=0, le=65_535)
+    """The port to listen on; 0 takes a free one."""
+    keys: str = "data/keys.json"
+    """The file of hashed keys, relative to the home; `tandem keys add` writes it. While it holds no key, a service on
+    loopback answers everybody on this machine."""
+    poll_seconds: float = Field(0.25, gt=0, le=60)
+    """How often the registry is asked which version is live."""
+    retry_seconds: float = Field(10, gt=0, le=3600)
+    """How long a version that did not load is left alone before it is tried again."""
+    open_releases: int = Field(2, ge=1, le=10)
+    """Versions kept open, the live one included: a return to one of them loads nothing. Each may hold a model."""
+    passage_texts: bool = False
+    """Whether the citations of an answer carry the text of their passages. A search always gives texts."""
+    limits: LimitsConfig = LimitsConfig()
+    """What is refused."""
+    tracing: TracingConfig = TracingConfig()
+    """What is kept."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @model_validator(mode="after")
+    def _has_a_file_of_keys(self) -> "ServiceConfig":
+        if not self.keys:
+            raise ValueError("keys: name the file, which need not exist as long as host is a loopback address")
+        return self

@@ -1,0 +1,181 @@
+"""Traces of answers in MLflow, and what people said about them.
+
+A trace is written whole, after the answer was given: its times are in the record, not measured here. Its id is chosen
+by whoever makes the record, so that a response can name its trace before that is written.
+"""
+
+import json
+import secrets
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Expectation, Feedback, Span, TraceInfo, TraceLocation, TraceState
+from mlflow.entities.assessment_source import AssessmentSource, AssessmentSourceType
+from mlflow.exceptions import MlflowException
+from mlflow.tracing.client import TracingClient
+from mlflow.tracing.constant import SpanAttributeKey, TokenUsageKey, TraceMetadataKey, TraceTagKey
+
+from tasks.errors import RegistryError
+from tasks.registry.connection import explained
+from tasks.registry.runs import experiment_id
+
+PREFIX = "tr-"
+LONGEST_PREVIEW = 1000
+THUMB = "thumb"
+CORRECTION = "correction"
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRecord:
+    """A step of an answer. Times are nanoseconds since the epoch; everything else is JSON-safe."""
+
+    name: str
+    kind: str
+    """A type that MLflow knows, such as RETRIEVER."""
+    start: int
+    end: int
+    inputs: Any = None
+    outputs: Any = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    tokens: tuple[int, int] | None = None
+    """Read and written."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """An answer: the whole, and its steps."""
+
+    trace_id: str
+    """As `new_trace_id` gives it."""
+    whole: SpanRecord
+    steps: Sequence[SpanRecord]
+    tags: Mapping[str, str]
+    error: str = ""
+    """What went wrong, in a word; empty where nothing did."""
+
+
+def new_trace_id() -> str:
+    """The id of a trace that is yet to be written."""
+    return PREFIX + secrets.token_hex(16)
+
+
+@explained
+def experiment_of(client: MlflowClient, name: str) -> str:
+    """The id of the experiment that traces go to, which is made where it is missing."""
+    return experiment_id(client, name)
+
+
+@explained
+def write_traces(client: MlflowClient, experiment: str, records: Sequence[TraceRecord]) -> None:
+    """Write traces into the experiment with this id; their spans in one go."""
+    tracing = TracingClient(client.tracking_uri)
+    for record in records:
+        tracing.start_trace(_info(record, experiment))
+    tracing.log_spans(experiment, [span for record in records for span in _spans(record)])
+
+
+@explained
+def trace_tags(client: MlflowClient, trace_id: str) -> dict[str, str] | None:
+    """The tags of a trace; None where there is no such trace."""
+    try:
+        return dict(TracingClient(client.tracking_uri).get_trace_info(trace_id).tags)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+@explained
+def assess(
+    client: MlflowClient,
+    trace_id: str,
+    *,
+    by: str,
+    thumb: bool | None = None,
+    correction: str = "",
+    comment: str = "",
+) -> list[str]:
+    """Keep what a person said of an answer as assessments of its trace; returns their ids.
+
+    The correction is an expectation: what the answer should have been. Raises RegistryError where there is no such
+    trace.
+    """
+    source = AssessmentSource(AssessmentSourceType.HUMAN, by)
+    said: list[Feedback | Expectation] = []
+    if thumb is not None:
+        said.append(Feedback(THUMB, thumb, source=source, rationale=comment or None))
+    if correction:
+        said.append(Expectation(name=CORRECTION, value=correction, source=source))
+    if trace_tags(client, trace_id) is None:
+        raise RegistryError(f"there is no trace {trace_id} in MLflow")
+    tracing = TracingClient(client.tracking_uri)
+    return [str(tracing.log_assessment(trace_id, one).assessment_id) for one in said]
+
+
+def _info(record: TraceRecord, experiment: str) -> TraceInfo:
+    whole = record.whole
+    metadata = {TraceMetadataKey.INPUTS: _preview(whole.inputs), TraceMetadataKey.OUTPUTS: _preview(whole.outputs)}
+    used = [step.tokens for step in record.steps if step.tokens]
+    if used:
+        metadata[TraceMetadataKey.TOKEN_USAGE] = json.dumps(_usage(sum(a for a, _ in used), sum(b for _, b in used)))
+    return TraceInfo(
+        trace_id=record.trace_id,
+        trace_location=TraceLocation.from_experiment_id(experiment),
+        request_time=whole.start // 1_000_000,
+        execution_duration=(whole.end - whole.start) // 1_000_000,
+        state=TraceState.ERROR if record.error else TraceState.OK,
+        request_preview=_preview(whole.inputs),
+        response_preview=_preview(whole.outputs),
+        trace_metadata=metadata,
+        tags={TraceTagKey.TRACE_NAME: whole.name, **record.tags},
+    )
+
+
+def _spans(record: TraceRecord) -> list[Span]:
+    ids = [secrets.token_hex(8) for _ in range(len(record.steps) + 1)]
+    whole = _span(record, record.whole, ids[0], None)
+    return [whole, *(_span(record, step, own, ids[0]) for step, own in zip(record.steps, ids[1:], strict=True))]
+
+
+def _span(record: TraceRecord, step: SpanRecord, span_id: str, parent: str | None) -> Span:
+    attributes = {
+        SpanAttributeKey.REQUEST_ID: record.trace_id,
+        SpanAttributeKey.SPAN_TYPE: step.kind,
+        SpanAttributeKey.INPUTS: step.inputs,
+        SpanAttributeKey.OUTPUTS: step.outputs,
+        **step.attributes,
+    }
+    if step.tokens:
+        attributes[SpanAttributeKey.CHAT_USAGE] = _usage(*step.tokens)
+    failed = record.error and parent is None
+    return Span.from_dict(
+        {
+            "trace_id": _base64(record.trace_id.removeprefix(PREFIX)),
+            "span_id": _base64(span_id),
+            "parent_span_id": _base64(parent),
+            "name": step.name,
+            "start_time_unix_nano": step.start,
+            "end_time_unix_nano": step.end,
+            "status": {"code": "ERROR" if failed else "OK", "message": record.error if failed else ""},
+            "attributes": {key: json.dumps(value) for key, value in attributes.items() if value is not None},
+        }
+    )
+
+
+def _base64(hexadecimal: str | None) -> str:
+    return b64encode(bytes.fromhex(hexadecimal or "")).decode()
+
+
+def _usage(read: int, written: int) -> dict[str, int]:
+    return {
+        TokenUsageKey.INPUT_TOKENS: read,
+        TokenUsageKey.OUTPUT_TOKENS: written,
+        TokenUsageKey.TOTAL_TOKENS: read + written,
+    }
+
+
+def _preview(value: Any) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)[:LONGEST_PREVIEW]
