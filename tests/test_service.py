@@ -133,7 +133,8 @@ def test_a_stream_adds_up_to_the_same_answer_with_the_same_sources(desk: Serving
     assert {chunk.id for chunk in chunks} != {whole["id"]}
     last, usage = chunks[-2], chunks[-1]
     assert last.choices[0].finish_reason == "stop"
-    assert last.model_extra == {name: whole[name] for name in ("citations", "versions", "refused", "confidence")}
+    extra = ("citations", "versions", "refused", "filtered", "confidence")
+    assert last.model_extra == {name: whole[name] for name in extra}
     assert usage.usage is not None
 
 
@@ -265,7 +266,7 @@ def test_feedback_is_kept_on_the_trace_that_the_response_names(
         "key": key_id,
     }
     spans = {span.name: span for span in trace.data.spans}
-    assert set(spans) == {"answer", "search", "grounding", "generation"}
+    assert set(spans) == {"answer", "filters", "search", "grounding", "generation"}
     assert {name: spans["answer"].attributes[name] for name in LIVE} == LIVE
     assert spans["search"].outputs[0]["metadata"]["document"] == "north/tea.md"
     assert spans["search"].parent_id == spans["answer"].span_id
@@ -290,6 +291,7 @@ def test_neither_texts_nor_keys_stand_in_the_log(
         broken = locked.ask(key=keys["north"])
     assert (broken.status_code, broken.json()["error"]["code"]) == (500, "internal")
     assert "secret passage" not in broken.text
+    wait_for(lambda: any('"status": 500' in record.getMessage() for record in caplog.records))  # after the response
     logged = [record.getMessage() + str(record.exc_info or "") for record in caplog.records]
     lines = [json.loads(line) for line in logged if line.startswith("{")]
     assert [line["status"] for line in lines] == [200, 200, 404, 500]
@@ -481,13 +483,14 @@ class Stuck:
     """A writer that waits until it is let go, and then fails."""
 
     def __init__(self) -> None:
-        self.let_go = threading.Event()
+        self.begun, self.let_go = threading.Event(), threading.Event()
 
     def start(self) -> None: ...
 
     def close(self) -> None: ...
 
     def write(self, records: Sequence[TraceRecord]) -> None:
+        self.begun.set()
         self.let_go.wait(60)
         raise RegistryError("MLflow is gone")
 
@@ -496,12 +499,15 @@ def test_a_trace_that_cannot_be_written_is_lost_and_counted_and_no_answer_waits_
     answer = desk.service.live.assistant.answer(QUESTION, "north")
     writer = Stuck()
     traces = Traces(TracingConfig(waiting=3), writer)
+    records = [record_of(traces.new_id(), answer, time.time_ns(), "none") for _ in range(10)]
     traces.start()
+    traces.keep(records[0])
+    assert writer.begun.wait(60)
     begun = time.monotonic()
-    for _ in range(10):
-        traces.keep(record_of(traces.new_id(), answer, time.time_ns(), "none"))
+    for record in records[1:]:
+        traces.keep(record)
     assert time.monotonic() - begun < 1
-    wait_for(lambda: traces.lost >= 6)  # three wait, and the writer has one or more
+    assert traces.lost == 6  # three wait, and the writer has one
     writer.let_go.set()
     wait_for(lambda: traces.lost == 10)
     assert (traces.written, traces.waiting) == (0, 0)

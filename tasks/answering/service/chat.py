@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -156,6 +157,7 @@ def sources_of(answer: Answer, with_texts: bool) -> dict[str, Any]:
         "citations": [{"number": number, **place_of(answer.passages[number - 1], with_texts)} for number in cited],
         "versions": answer.versions,
         "refused": answer.refused,
+        "filtered": [asdict(each) for each in answer.filtered],
         "confidence": answer.confidence,
     }
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from queue import Empty, Full, Queue
 from threading import Thread
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ WAIT_SECONDS, END_SECONDS = 15.0, 5.0
 TENANT_TAG = "tandem.tenant"
 RELEASE_TAG = "tandem.release"
 KEY_TAG = "tandem.key"
-KINDS = {"search": "RETRIEVER", "grounding": "EVALUATOR", "generation": "LLM"}
+KINDS = {"filters": "GUARDRAIL", "search": "RETRIEVER", "grounding": "EVALUATOR", "generation": "LLM"}
 TEXTS = ("none", "questions", "answers", "passages")
 """Each with those before it."""
 NOTHING: Mapping[str, str] = {}
@@ -171,6 +172,8 @@ def record_of_failure(
 def _of_step(name: str, answer: Answer, allowed: Sequence[str]) -> tuple[Any, Any, tuple[int, int] | None]:
     if name == "search":
         return _question(answer.question, allowed), [_retrieved(passage, allowed) for passage in answer.passages], None
+    if name == "filters":
+        return None, [asdict(each) for each in answer.filtered], None
     if name == "grounding":
         return None, {"probability": round(answer.confidence, 4)}, None
     if name == "generation":
