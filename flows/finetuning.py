@@ -45,7 +45,9 @@ def one_adapter(config: SftConfig | DpoConfig, run_id: str, home: Home) -> tuple
             trained = train(config.name, training_job(config, data, parent, folder), run_id)
         beside = find_beside(config, trained, folder, home)
         with timed(seconds, "score"):
-            scoring = score(config.name, scoring_job(config, data, trained, beside, folder), config.gate.confidence)
+            scoring = score(
+                config.name, scoring_job(config, data, trained, beside, folder, home), config.gate.confidence
+            )
         verdict = judge_adapter(config, scoring.contenders, beside.champion, home)
         manifest = describe_adapter(config, trained, data, parent.version, home)
         done = summarise(config, manifest, data, trained, scoring.contenders, verdict, seconds, run_id)

@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import task
 
 from tasks.config.choices import load_choice
+from tasks.config.settings import Home
 from tasks.config.training import BaseModelConfig, DpoConfig, ScoringConfig, SftConfig
 from tasks.contenders import Beside
 from tasks.errors import TrainingError
@@ -43,7 +44,7 @@ class Scoring:
 
 
 def scoring_job(
-    config: SftConfig | DpoConfig, data: PreparedData, trained: Trained, beside: Beside, folder: Path
+    config: SftConfig | DpoConfig, data: PreparedData, trained: Trained, beside: Beside, folder: Path, home: Home
 ) -> ScoringJob:
     """The job of a fine-tune's scoring process, in the precision that was trained in."""
     return ScoringJob(
@@ -56,6 +57,7 @@ def scoring_job(
         max_length=config.training.max_length,
         seed=config.training.seed,
         machine=config.machine.model_copy(update={"processes": 1, "precision": trained.precision}),
+        kept=home.cache / "scored",
     )
 
 

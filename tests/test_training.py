@@ -115,7 +115,7 @@ def test_two_processes_settle_on_one_precision(tiny_model: Path, rows: Path, tmp
     machine = {"processes": 2, "precision": "auto"}
     events = run(sft_job(tmp_path, tiny_model, rows, machine=machine, max_steps=1))
     assert events[-1]["event"] == "done"
-    assert sum("forward and backward" in event["text"] for event in events if event["event"] == "decision") == 1
+    assert sum(" weights: " in event["text"] for event in events if event["event"] == "decision") == 1
 
 
 def kill_at_step(job: TrainingJob, step: int) -> None:

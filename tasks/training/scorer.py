@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import ConfigError, ModelError, TandemError
 from tasks.training.job import EventWriter
 from tasks.training.process import die_with_parent
 from tasks.training.scoring_job import BASE, BASE_WITH_EXAMPLES, Scored, ScoredAll, ScoringJob
 from tasks.training.worker import is_out_of_memory
+
+if TYPE_CHECKING:
+    from tasks.training.speed import Speed
 
 Turn = dict[str, str]
 Use = Callable[[], AbstractContextManager[None]]
@@ -53,18 +56,19 @@ def score(job: ScoringJob, events: EventWriter) -> ScoredAll:
     asked = conversations[: job.scoring.max_rows] if job.scoring.scores else []
     model, users = _with_adapters(model, job.adapters)
     model.eval()
-    events.write("begin", step=0, steps=len(users) + bool(asked and job.scoring.examples))
-    contenders = {}
-    for name, use in users.items():
-        with use():
-            contenders[name] = _score_one(model, tokenizer, job, rows, conversations, asked)
-        events.write("step", step=len(contenders))
-    if asked and job.scoring.examples:
-        with users[BASE]():
+
+    def try_one(name: str) -> Scored:
+        if name == BASE_WITH_EXAMPLES:
             shown = _examples(job)
-            contenders[BASE_WITH_EXAMPLES] = Scored(
-                answers=_answer(model, tokenizer, job, [_with_examples(turns, shown) for turns in asked])
-            )
+            return Scored(answers=_answer(model, tokenizer, job, [_with_examples(turns, shown) for turns in asked]))
+        return _score_one(model, tokenizer, job, rows, conversations, asked)
+
+    names = [*users, *([BASE_WITH_EXAMPLES] if asked and job.scoring.examples else [])]
+    events.write("begin", step=0, steps=len(names))
+    contenders = {}
+    for name in names:
+        with users.get(name, users[BASE])():
+            contenders[name] = _once(job, name, speed, try_one)
         events.write("step", step=len(contenders))
     return ScoredAll(
         ids=[row["id"] for row in rows],
@@ -72,6 +76,23 @@ def score(job: ScoringJob, events: EventWriter) -> ScoredAll:
         references=[turns[-1]["content"] for turns in conversations],
         contenders=contenders,
     )
+
+
+def _once(job: ScoringJob, name: str, speed: "Speed", try_one: Callable[[str], Scored]) -> Scored:
+    """What a contender does, or did when it was asked the same before."""
+    import torch
+
+    from tasks.training.kept import find, keep, key_of
+
+    if job.kept is None or job.scoring.suites:
+        return try_one(name)
+    device = torch.cuda.get_device_name() if speed.on_gpu else "cpu"
+    key = key_of(job, job.adapters.get(name), name == BASE_WITH_EXAMPLES, device, speed.precision)
+    found = find(job.kept, key)
+    if found is None:
+        found = try_one(name)
+        keep(job.kept, key, found)
+    return found
 
 
 def _score_one(

@@ -30,6 +30,8 @@ class ScoringJob:
     max_length: int
     seed: int
     machine: MachineConfig
+    kept: Path | None = None
+    """Folder of what contenders did before (`tasks.training.kept`)."""
 
     def save(self) -> Path:
         """Write the job into its folder; returns the file."""

@@ -22,8 +22,6 @@ SAMPLE_STEPS = 5
 """… and how often each takes it."""
 CLEARLY = 1.25
 """How many times as fast bf16 must be, so that chance does not decide otherwise when a training goes on."""
-BY_FAR = 3
-"""So many times as slow, a precision is tried no further: without such arithmetic, a step in bf16 takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +130,12 @@ def _kernel_problem() -> str | None:
 
 
 def _precision_on_cpu(machine: MachineConfig, model_folder: Path) -> tuple[Literal["bf16", "fp32"], str]:
+    import torch
+
     if machine.precision != "auto":
         return machine.precision, f"{machine.precision} weights, as configured"
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "fp32", "fp32 weights: this processor emulates bf16, which takes seconds a step"
     seconds = _said_by_the_first(_time_steps(model_folder))
     fastest: Literal["bf16", "fp32"] = "bf16" if CLEARLY * seconds["bf16"] < seconds["fp32"] else "fp32"
     figures = ", ".join(f"{name} {spent * 1000:.0f} ms" for name, spent in seconds.items())
@@ -141,7 +143,7 @@ def _precision_on_cpu(machine: MachineConfig, model_folder: Path) -> tuple[Liter
 
 
 def _time_steps(folder: Path) -> dict[str, float]:
-    """Seconds by precision, the best of some steps taken in turns, the first ones thrown away where there are more."""
+    """Seconds by precision, the best of some steps taken in turns, the first ones thrown away."""
     import torch
 
     from tasks.training.base import load_base
@@ -160,9 +162,7 @@ def _time_steps(folder: Path) -> dict[str, float]:
                 hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
             hidden.float().sum().backward()
             times[name].append(time.perf_counter() - start)
-        if max(map(min, times.values())) > BY_FAR * min(map(max, times.values())):
-            break
-    return {name: min(spent[1:] or spent) for name, spent in times.items()}
+    return {name: min(spent[1:]) for name, spent in times.items()}
 
 
 def _said_by_the_first(seconds: dict[str, float]) -> dict[str, float]:

@@ -1,0 +1,138 @@
+"""Scoring processes: what a contender did before is not asked of it again, and what is asked otherwise is."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tasks.config.training import BaseModelConfig, LoraConfig, MachineConfig, ScoringConfig
+from tasks.training import kept, scorer
+from tasks.training.base import load_base
+from tasks.training.job import EventWriter
+from tasks.training.lora import new_adapter
+from tasks.training.scoring_job import ScoredAll, ScoringJob
+from tests.tiny_models import conversation, write_data, write_lines, write_rows
+
+Asked = list[str]
+
+
+@pytest.fixture
+def job(tiny_model: Path, tmp_path: Path) -> ScoringJob:
+    """The base and one adapter on six rows."""
+    write_data(tmp_path)
+    scoring = ScoringConfig(
+        scores=("exact_match",),
+        max_rows=3,
+        max_new_tokens=4,
+        examples=1,
+        general_text=str(tmp_path / "text.jsonl"),
+        general_choices=str(tmp_path / "choices.jsonl"),
+    )
+    return ScoringJob(
+        folder=tmp_path,
+        base=BaseModelConfig(model=str(tiny_model)),
+        adapters={"candidate": adapter(tiny_model, tmp_path / "one", 1)},
+        held_out=held_out(tmp_path / "held_out.parquet", range(6)),
+        train=write_rows(tmp_path / "train.parquet", 8),
+        scoring=scoring,
+        max_length=64,
+        seed=0,
+        machine=MachineConfig(precision="fp32"),
+        kept=tmp_path / "kept",
+    )
+
+
+def adapter(model: Path, folder: Path, seed: int) -> Path:
+    """One whose weights are all random, so that it answers otherwise than its base."""
+    adapted = new_adapter(load_base(model, torch.float32), LoraConfig(), seed)
+    torch.manual_seed(seed)
+    for name, weights in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights)
+    adapted.save_pretrained(folder)
+    return folder
+
+
+def held_out(file: Path, numbers: range) -> Path:
+    rows = [{"id": f"row {n}", "label": None, "messages": conversation(n)} for n in numbers]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Which contenders had to do something, as it goes on; the names of the adapters, or `base`."""
+    names: Asked = []
+    once = scorer._once
+
+    def watched(job: ScoringJob, name: str, speed: Any, try_one: Callable[[str], Any]) -> Any:
+        def noted(name: str) -> Any:
+            names.append(name)
+            return try_one(name)
+
+        return once(job, name, speed, noted)
+
+    monkeypatch.setattr(scorer, "_once", watched)
+    return names
+
+
+def score(job: ScoringJob) -> ScoredAll:
+    return scorer.score(job, EventWriter(job.folder))
+
+
+def test_what_a_contender_did_before_is_not_asked_of_it_again(job: ScoringJob, asked: Asked, tmp_path: Path) -> None:
+    first = score(job)
+    assert asked == ["base", "candidate", "base with examples"]
+    assert first.contenders["candidate"].nats != first.contenders["base"].nats
+    asked.clear()
+    another = adapter(Path(job.base.model), tmp_path / "another", 2)
+    second = score(replace(job, adapters={"candidate": another, "champion": job.adapters["candidate"]}))
+    assert asked == ["candidate"]
+    assert second.contenders["champion"] == first.contenders["candidate"]
+    assert second.contenders["base"] == first.contenders["base"]
+    assert second.contenders["candidate"].nats != first.contenders["candidate"].nats
+    anew = score(replace(job, kept=None))
+    assert asked == ["candidate", "base", "candidate", "base with examples"]
+    assert anew == first
+
+
+CHANGES: dict[str, Callable[[ScoringJob], ScoringJob]] = {
+    "another row": lambda job: replace(job, held_out=held_out(job.folder / "other.parquet", range(1, 7))),
+    "longer answers": lambda job: replace(job, scoring=job.scoring.model_copy(update={"max_new_tokens": 5})),
+    "shorter rows": lambda job: replace(job, max_length=32),
+    "another precision": lambda job: replace(job, machine=MachineConfig(precision="bf16")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_what_is_asked_otherwise_is_asked_again(
+    job: ScoringJob, asked: Asked, change: Callable[[ScoringJob], ScoringJob]
+) -> None:
+    score(job)
+    asked.clear()
+    score(change(job))
+    assert asked == ["base", "candidate", "base with examples"]
+
+
+def test_other_texts_are_scored_again_and_other_examples_are_shown_again(job: ScoringJob, asked: Asked) -> None:
+    score(job)
+    asked.clear()
+    write_rows(job.train, 9)
+    score(job)
+    assert asked == ["base with examples"]
+    asked.clear()
+    write_lines(Path(job.scoring.general_text), [{"text": "another text"}])
+    score(job)
+    assert asked == ["base", "candidate", "base with examples"]
+
+
+def test_only_the_newest_are_kept(job: ScoringJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert job.kept
+    monkeypatch.setattr(kept, "MOST", 2)
+    score(job)
+    assert len(list(job.kept.iterdir())) == 2
