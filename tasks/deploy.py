@@ -97,8 +97,7 @@ def retry_crashed(retries: int) -> None:
         f"Tandem: start a crashed run again, at most {retries} times",
         EventTrigger(
             after={"prefect.flow-run.Crashed"},
-            # In the meantime somebody started it by hand, or it was only thought dead.
-            expect={f"prefect.flow-run.{state}" for state in ("Scheduled", "AwaitingRetry", "Running")},
+            expect={"prefect.flow-run.Scheduled", "prefect.flow-run.AwaitingRetry"},  # by hand, in the meantime
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"], "prefect.run-count": counts}),
             match_related=tagged(retry_tag(retries)),
             for_each={"prefect.resource.id"},
