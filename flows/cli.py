@@ -479,7 +479,7 @@ def _service_config(name: str, file: Path | None, changes: Mapping[str, Any]) ->
 
 
 def _keys_file(config: Path | None) -> Path:
-    return find_home().root / _service_config("", config, {}).keys
+    return _service_config("", config, {}).keys_file(find_home())
 
 
 def _run(call: Callable[[], Result]) -> Result:

@@ -28,10 +28,14 @@ ENTRY_POINT = "tasks.releases:answering"
 
 def open_release(name: str, which: int | str, home: Home) -> Assistant:
     """A registered release, by number or alias. Raises RegistryError where there is none, or it is none."""
-    manifest = load_manifest(connect(home), name, which)
+    return open_manifest(_manifest_of(connect(home), name, which), home)
+
+
+def _manifest_of(client: MlflowClient, name: str, which: int | str) -> ReleaseManifest:
+    manifest = load_manifest(client, name, which)
     if (kind := kind_of(manifest)) != "release":
         raise RegistryError(f"{name} is no release: it is registered as {kind}")
-    return open_manifest(ReleaseManifest.from_json(manifest), home)
+    return ReleaseManifest.from_json(manifest)
 
 
 def open_manifest(manifest: ReleaseManifest, home: Home) -> Assistant:
@@ -67,10 +71,9 @@ def live_release(name: str, home: Home, config: ServiceConfig) -> LiveRelease:
         return Target(now.champion, now.previous)
 
     def load(number: int) -> Assistant:
-        manifest = load_manifest(client, name, number)
-        if kind_of(manifest) == "release":
-            prove(manifest)
-        assistant = open_release(name, number, home)
+        manifest = _manifest_of(client, name, number)
+        prove(asdict(manifest))
+        assistant = open_manifest(manifest, home)
         assistant.reader.warm()
         return assistant
 

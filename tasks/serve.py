@@ -3,7 +3,6 @@
 import logging
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import uvicorn
 
@@ -26,14 +25,9 @@ BACKLOG = 2048
 END_SECONDS = 10
 
 
-def keys_file(config: ServiceConfig, home: Home) -> Path:
-    """Where the hashed keys lie."""
-    return home.root / config.keys
-
-
 def open_service(name: str, config: ServiceConfig, home: Home) -> Service:
     """Everything that answers, opened. Raises a TandemError where the release does not load, or nobody could ask."""
-    keys = Keys(keys_file(config, home))
+    keys = Keys(config.keys_file(home))
     if not config.loopback and not keys.all():
         raise ConfigError(
             f"{config.host} can be reached from elsewhere, and there is no key, so nobody would be answered: make one "

@@ -24,7 +24,7 @@ from tasks.registry.connection import connect, registry
 from tasks.registry.traces import TraceRecord
 from tasks.registry.versions import load_manifest, register_prompt
 from tasks.releases import ENTRY_POINT, live_release
-from tasks.serve import keys_file, open_service
+from tasks.serve import open_service
 from tests.command import Tandem
 from tests.homes import copy_home, use_home
 from tests.released import (
@@ -375,7 +375,7 @@ def test_a_model_that_does_not_answer_is_a_status_before_the_first_byte(desk: Se
 
 def test_the_command_makes_shows_and_revokes_keys(ready_home: Home, tandem: Tandem) -> None:
     made = tandem("keys", "add", "ferry desk", "--tenant", "south", "--right", "search", "--json").json
-    file = keys_file(ServiceConfig(), ready_home)
+    file = ServiceConfig().keys_file(ready_home)
     [key] = read_keys(file).values()
     assert (key.id, key.name, key.tenant, key.rights) == (made["id"], "ferry desk", "south", ("search",))
     assert made["key"] not in file.read_text()

@@ -96,7 +96,8 @@ def screen_answer(text: str, passages: int, prompt: Sequence[Turn], filters: Fil
         text, kinds = redact(text, filters.allowed)
     sentences = read_sentences(text, passages)
     private = {sentence for sentence in sentences if filters.answer == "withhold" and PLACEHOLDER.search(sentence.text)}
-    repeating = {sentence for sentence in sentences if filters.prompt and repeats(sentence.text, prompt)}
+    own = _runs_of(prompt) if filters.prompt else set()
+    repeating = {sentence for sentence in sentences if not own.isdisjoint(_runs(sentence.text))}
     action: Literal["redacted", "withheld"] = "redacted" if filters.answer == "redact" else "withheld"
     what = dict.fromkeys((*kinds, *_kinds_in(private)))
     filtered = [Filtered("answer", kind, action) for kind in what]
@@ -116,10 +117,9 @@ def redact(text: str, allowed: tuple[str, ...] = ()) -> tuple[str, tuple[str, ..
     return text, tuple(dict.fromkeys(each.kind for each in found))
 
 
-def repeats(text: str, prompt: Sequence[Turn]) -> bool:
-    """Whether the text has `PROMPT_WORDS` words in a row that a turn of the prompt has too."""
-    own = {run for turn in prompt for part in VARIABLE.split(turn["content"]) for run in _runs(part)}
-    return not own.isdisjoint(_runs(text))
+def _runs_of(prompt: Sequence[Turn]) -> set[tuple[str, ...]]:
+    """Every run of `PROMPT_WORDS` words in the prompt's turns, their variables aside."""
+    return {run for turn in prompt for part in VARIABLE.split(turn["content"]) for run in _runs(part)}
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:

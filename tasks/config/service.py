@@ -1,11 +1,13 @@
 """The configuration of the answering service: a file under conf/service/, named as the release. Nothing heavy."""
 
 import ipaddress
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from tasks.config.fields import Share, Strict
+from tasks.config.settings import Home
 
 
 class LimitsConfig(Strict):
@@ -67,6 +69,10 @@ class ServiceConfig(Strict):
     """What is refused."""
     tracing: TracingConfig = TracingConfig()
     """What is kept."""
+
+    def keys_file(self, home: Home) -> Path:
+        """Where the hashed keys lie."""
+        return home.root / self.keys
 
     @property
     def loopback(self) -> bool:
