@@ -178,7 +178,7 @@ def test_a_fine_tune_whose_worker_was_killed_goes_on_to_the_adapter_it_would_hav
     run: Started = getattr(lost, which)
     wait_for(lambda: all(state(each.flow_run) in ENDED for each in (run, undisturbed)), 840)
     assert state(run.flow_run) == state(undisturbed.flow_run) == "Completed"
-    assert read(run.flow_run).run_count in (2, 3)  # on a machine so busy that it falls silent, it is started once more
+    assert read(run.flow_run).run_count == 2
     [mlflow_run] = run.runs(client)
     [version] = list_versions(client, run.name)
     assert (mlflow_run.info.status, version.run_id) == ("FINISHED", mlflow_run.info.run_id)
