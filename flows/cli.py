@@ -242,6 +242,25 @@ def down(as_json: Json = False) -> None:
 
 
 @app.command()
+def watch() -> None:
+    """Mark runs as crashed whose process is gone, and start crashed ones again; `tandem up` starts this by itself.
+
+    A Prefect server that you run yourself needs it once; PREFECT_API_URL names the server.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        raise ServerError(
+            "there is no Prefect server to watch: `tandem up` starts one, or name yours in PREFECT_API_URL"
+        )
+    import logging
+
+    from tasks.logs import log_to_standard_error
+    from tasks.watch import watch as look_on
+
+    log_to_standard_error({"tasks.watch": logging.INFO})
+    look_on()
+
+
+@app.command()
 def status(as_json: Json = False) -> None:
     """What is live, what waits, what is held; and whether the services of `tandem up` run."""
     from tasks.registry.connection import connect

@@ -15,6 +15,7 @@ from tasks.answering.service.tracing import Traces
 from tasks.config.service import ServiceConfig
 from tasks.config.settings import Home
 from tasks.errors import ConfigError
+from tasks.logs import log_to_standard_error
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.trace_writer import TraceWriter
 from tasks.registry.traces import experiment_of
@@ -53,7 +54,7 @@ def serve(name: str, config: ServiceConfig, home: Home, started: Callable[[Servi
     service = open_service(name, config, home)
     listening = listen(config)
     started(service, f"http://{_host(config.host)}:{listening.getsockname()[1]}")
-    _log_to_standard_error()
+    log_to_standard_error({"tasks.answering.service": logging.INFO, "uvicorn": logging.WARNING})
     server_of(service).run(sockets=[listening])
 
 
@@ -94,14 +95,3 @@ def listen(config: ServiceConfig) -> socket.socket:
 
 def _host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _log_to_standard_error() -> None:
-    """The service's lines, and what the server warns of; other libraries might log the texts that they handle."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for name, level in (("tasks.answering.service", logging.INFO), ("uvicorn", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.addHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = False

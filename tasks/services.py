@@ -1,4 +1,4 @@
-"""Starts and ends what Tandem needs on this machine: MLflow, Prefect, and a worker for each work pool.
+"""Starts and ends what Tandem needs on this machine: MLflow, Prefect, a worker for each work pool, and the watcher.
 
 Every process that descends from a service carries the home's mark in its environment: by it `down` finds also the runs
 that a killed worker left behind, and never a process that somebody else started.
@@ -27,6 +27,7 @@ from tasks.errors import ConfigError, ServerError
 MARK = "TANDEM_SERVICES_OF"
 HOST = "127.0.0.1"
 PORTS = {"mlflow": 5000, "prefect": 4200}
+WATCHER = "watcher"
 HEALTH = {"mlflow": "/health", "prefect": "/api/health"}
 START_SECONDS = 180
 """Longest wait for a service on a machine that is busy with other things."""
@@ -50,8 +51,9 @@ def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int |
         try:
             _start_servers(home, services, ports)
             _start_workers(home, services, config, root)
+            _start_watcher(home, services)
             for service in services.values():
-                _wait_for_answer(home, service) if service.port else _wait_for_worker(home, service)
+                _wait_until_ready(home, service)
         except BaseException:
             _end([service for name, service in services.items() if name not in before])
             write_services(home, before)
@@ -157,6 +159,11 @@ def _start_workers(home: Home, services: dict[str, Service], config: Deployments
     deploy_all(config, root)
 
 
+def _start_watcher(home: Home, services: dict[str, Service]) -> None:
+    if WATCHER not in services:
+        _start(home, services, WATCHER, [str(Path(sys.executable).with_name("tandem")), "watch"])
+
+
 def _worker_name(pool: str) -> str:
     return f"{pool} on {socket.gethostname()}"
 
@@ -171,8 +178,6 @@ def _start(home: Home, services: dict[str, Service], name: str, command: list[st
         "TANDEM_HOME": str(home.root),
         # started runs wait for the worker's next look, by default up to 10 s
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "1"),
-        # what should happen to a run that crashed before a night without a server still happens in the morning
-        "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
         # its pages ask the server they came from; by default they would ask port 4200, whatever its port is
         "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", "/api"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -186,6 +191,15 @@ def _start(home: Home, services: dict[str, Service], name: str, command: list[st
     started = psutil.Process(process.pid).create_time()
     services[name] = Service(name, process.pid, started, port)
     write_services(home, services)
+
+
+def _wait_until_ready(home: Home, service: Service) -> None:
+    if service.port:
+        _wait_for_answer(home, service)
+    elif service.name == WATCHER:
+        _wait(home, service, lambda: True)
+    else:
+        _wait_for_worker(home, service)
 
 
 def _wait_for_answer(home: Home, server: Service) -> None:
@@ -218,9 +232,9 @@ def _wait_for_worker(home: Home, worker: Service) -> None:
 
 def _wait(home: Home, service: Service, ready: Callable[[], bool]) -> None:
     end = time.monotonic() + START_SECONDS
-    while not ready():
+    while not (alive := runs(service)) or not ready():
         log = log_of(home, service.name)
-        if not runs(service):
+        if not alive:
             last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise ServerError(f"{service.name} ended while it was starting; see {log}, which ends with\n{last}")
         if time.monotonic() > end:

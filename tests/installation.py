@@ -86,6 +86,13 @@ def read(run: UUID) -> FlowRun:
         return client.read_flow_run(run)
 
 
+def history(run: UUID) -> str:
+    """Its states, one a line."""
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(run)
+    return "\n".join(f"{state.timestamp:%H:%M:%S} {state.name} {state.message or ''}" for state in states)
+
+
 def cancel(run: UUID) -> None:
     """What the Prefect UI does."""
     with get_client(sync_client=True) as client:

@@ -214,17 +214,6 @@ def test_a_change_of_pool_and_of_its_limit_follows_the_file(finetune: Deployment
         assert client.read_deployment(finetune.id).work_pool_name == "many"
 
 
-def test_what_starts_crashed_runs_again_is_made_once(finetune: DeploymentResponse) -> None:
-    toys = [{"name": "toy", "flow": "tests/toys.py:finetune", "work_pool": "one", "retry_crashed": 3}]
-    deploy_all(DeploymentsConfig.model_validate({"work_pools": [{"name": "one"}], "deployments": toys}), ROOT)
-    with get_client(sync_client=True) as client:
-        names = [automation.name for automation in client.read_automations()]
-        assert {"tandem", "retries-3"} <= set(client.read_deployment(finetune.id).tags)
-    assert len([name for name in names if "at most 3 times" in name]) == 1
-    assert len([name for name in names if "silent" in name]) == 1
-    assert len([name for name in names if "does not begin" in name]) == 1
-
-
 def _scheduled(deployed: str, after: timedelta, **parameters: Any) -> UUID:
     """A run of the deployment that is due then."""
     due = Scheduled(scheduled_time=datetime.now(UTC) + after)

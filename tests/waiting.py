@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
-    """Fails if it has not come true by then."""
+def wait_for(condition: Callable[[], bool], seconds: float = 180, tell: Callable[[], str] = str) -> None:
+    """Fails if it has not come true by then, with what is to be told of it."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"still waiting after {seconds:g} s"
-        time.sleep(0.05)
+        assert time.monotonic() < end, f"still waiting after {seconds:g} s\n{tell()}"
+        time.sleep(0.2)  # what is asked is often a server that has more to do

@@ -18,12 +18,12 @@ class Service:
     """A process that `tandem up` started."""
 
     name: str
-    """``mlflow``, ``prefect`` or ``worker-<work pool>``."""
+    """``mlflow``, ``prefect``, ``worker-<work pool>`` or ``watcher``."""
     pid: int
     started: float
     """Seconds since the epoch; tells it from a later process with the same pid."""
     port: int = 0
-    """Where it listens on this machine; 0 for a worker."""
+    """Where it listens on this machine; 0 if it does not."""
 
     @property
     def address(self) -> str:
