@@ -24,7 +24,7 @@ from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, Ta
 if TYPE_CHECKING:
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Answer, Finetune, Move, Night, Released
+    from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released
 
 app = typer.Typer(
     name="tandem",
@@ -142,6 +142,26 @@ def release(config: Annotated[Path, typer.Argument(help="A file under conf/relea
     done = _run(call)
     _show(as_json, asdict(done), lambda: _print_release(done))
     raise typer.Exit(0 if done.decision in ("promote", "unchanged") else 1)
+
+
+@app.command()
+def evaluate(
+    config: Annotated[Path, typer.Argument(help="A file under conf/suites/answers/.")], as_json: Json = False
+) -> None:
+    """Ask releases the questions of a suite, and say at which stage of an answer they fail."""
+    from tasks.config.evaluation import AnswersConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(config, AnswersConfig)
+
+    def call() -> "Evaluated":
+        from flows.evaluate import evaluate as flow
+
+        return flow(loaded)
+
+    done = _run(call)
+    _show(as_json, asdict(done), lambda: _print_evaluated(done))
+    raise typer.Exit(0 if done.decision == "passed" else 1)
 
 
 @app.command()
@@ -593,6 +613,23 @@ def _print_finetune(done: "Finetune") -> None:
 
 def _print_release(done: "Released") -> None:
     _print_scored(done, done.release, [[kind, part] for kind, part in done.parts.items()])
+
+
+def _print_evaluated(done: "Evaluated") -> None:
+    from tasks.evaluation.stages import ADDRESSES
+
+    names = next(iter(done.scores.values()))
+    _table(
+        [done.suite, *done.scores], [[name, *(_rounded(of.get(name)) for of in done.scores.values())] for name in names]
+    )
+    counts = done.addresses.values()
+    _table(
+        ["fails in", *done.addresses, ""],
+        [[where, *(of.get(where, 0) for of in counts), text] for where, text in ADDRESSES.items() if where],
+    )
+    print(f"{next(iter(done.scores))} {done.decision}")
+    for reason in done.reasons:
+        print(f"- {reason}")
 
 
 def _print_scored(done: "Finetune | Released", name: str, details: list[list[object]]) -> None:

@@ -33,9 +33,9 @@ def compose(config: ReleaseConfig) -> ReleaseManifest:
     manifest = ReleaseManifest(
         release=config.name,
         tag=f"v{next_number(client, config.name)}",
-        index=_pin(client, config.index),
-        adapter=_pin(client, config.adapter) if config.adapter else "",
-        prompt=_pin(client, config.prompt) if "@" in config.prompt else _pin_file(client, config.prompt),
+        index=pin(client, config.index),
+        adapter=pin(client, config.adapter) if config.adapter else "",
+        prompt=pin(client, config.prompt) if "@" in config.prompt else _pin_file(client, config.prompt),
         policy=load_choice("policies", config.policy, PolicyConfig).model_dump(mode="json"),
         grounding=Grounding().to_json(),
     )
@@ -49,12 +49,12 @@ def state_of(config: ReleaseConfig, manifest: ReleaseManifest) -> str:
     queries = golden.read_bytes() if golden.exists() else b""
     decisive: list[Any] = [manifest.parts, manifest.policy, config.gate.model_dump(mode="json")]
     if config.guardrails:
-        suite = load_choice("suites", config.guardrails, GuardrailsConfig)
+        suite = load_choice("suites/guardrails", config.guardrails, GuardrailsConfig)
         decisive += [suite.model_dump(mode="json"), hash_attacks(suite.data)]
     return f"sha256:{sha256(json.dumps(decisive, sort_keys=True).encode() + queries).hexdigest()}"
 
 
-def _pin(client: MlflowClient, named: str) -> str:
+def pin(client: MlflowClient, named: str) -> str:
     """``samples@3`` for ``samples@champion``."""
     name, _, which = named.partition("@")
     return f"{name}@{get(client, name, int(which) if which.isdigit() else which).number}"

@@ -44,7 +44,7 @@ def guard(config: ReleaseConfig, manifest: ReleaseManifest) -> Guarded:
     if config.guardrails is None:
         return Guarded()
     home = find_home()
-    suite = load_choice("suites", config.guardrails, GuardrailsConfig)
+    suite = load_choice("suites/guardrails", config.guardrails, GuardrailsConfig)
     attacks = build_attacks(
         suite, load_attacks(suite.data), load_golden(config.golden), training_rows(manifest.adapter, home)
     )

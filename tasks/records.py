@@ -417,6 +417,22 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What an evaluation came to, as the flow's result and as the command's closing table."""
+
+    suite: str
+    decision: Literal["passed", "failed"]
+    reasons: tuple[str, ...]
+    scores: dict[str, dict[str, float]]
+    """By release, as ``name@number``, then by score."""
+    addresses: dict[str, dict[str, int]]
+    """By release, how many questions failed where."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    """In MLflow."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that the check of a data set found."""
 

@@ -11,6 +11,7 @@ from flows.rollback import RollbackConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
 from tasks.config.deployments import DeploymentsConfig
+from tasks.config.evaluation import AnswersConfig
 from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
@@ -31,7 +32,8 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "release": ReleaseConfig,
     "service": ServiceConfig,
     "sft": SftConfig,
-    "suites": GuardrailsConfig,
+    "suites/answers": AnswersConfig,
+    "suites/guardrails": GuardrailsConfig,
 }
 """By folder below conf/."""
 
@@ -46,6 +48,7 @@ FORMS = [
     ReleaseConfig,
     PolicyConfig,
     PromptConfig,
+    AnswersConfig,
     GuardrailsConfig,
     ServiceConfig,
 ]
@@ -54,7 +57,7 @@ FORMS = [
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONF)))
 def test_every_file_fits_its_class(file: Path) -> None:
     loaded = load_config(file, CLASS_OF[str(file.parent.relative_to(CONF))])
-    if isinstance(loaded, (ReindexConfig, SftConfig, DpoConfig, ReleaseConfig)):
+    if isinstance(loaded, (AnswersConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig)):
         assert loaded.name == file.stem
 
 

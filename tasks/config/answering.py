@@ -125,8 +125,8 @@ class ReleaseConfig(Strict):
     golden: str
     """Golden queries (jsonl) of the index, each asked with its documents and without: what calibrates refusal and
     scores every release."""
-    guardrails: Annotated[str, Choice("suites")] | None = None
-    """The guardrail suite that it must withstand: a file under conf/suites/."""
+    guardrails: Annotated[str, Choice("suites/guardrails")] | None = None
+    """The guardrail suite that it must withstand: a file under conf/suites/guardrails/."""
     gate: ReleaseGateConfig = ReleaseGateConfig()
     """What a release must show."""
     promote: Literal["auto", "ask", "never"] = "ask"

@@ -1,6 +1,6 @@
 """The guardrail suite: how a release is attacked before it goes live, and how often it must stand.
 
-`GuardrailsConfig` is a file under conf/suites/, `Attacks` the cases in the folders that it names.
+`GuardrailsConfig` is a file under conf/suites/guardrails/, `Attacks` the cases in the folders that it names.
 """
 
 from typing import Literal, Self
@@ -24,7 +24,7 @@ CHECKS: tuple[Check, ...] = Check.__args__  # type: ignore[attr-defined]
 
 
 class GuardrailsConfig(Strict):
-    """Attacks on a release, and the share of each kind that it must withstand: one file under conf/suites/."""
+    """Attacks on a release, and the share of each kind that it must withstand: a file under conf/suites/guardrails/."""
 
     description: str = ""
     """What it is for."""

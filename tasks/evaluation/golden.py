@@ -28,6 +28,8 @@ class GoldenQuery:
     query: Text
     relevant: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Ids of documents (``handbook/leave.md``) or of passages (``handbook/leave.md#3``), equally relevant."""
+    answers: tuple[Text, ...] = ()
+    """Short answers, each of which is right by itself; without any, an answer is right that cites what is relevant."""
     id: Text = ""
     """Pairs the scores of two versions; made from query and tenant where the file gives none."""
     tenant: Text | None = None
@@ -164,7 +166,7 @@ def write_golden(path: Path | str, queries: Iterable[GoldenQuery]) -> None:
         with Path(path).open("x", encoding="utf-8") as file:
             for query in queries:
                 values = {key: getattr(query, key) for key in _KEYS}
-                kept = {key: value for key, value in values.items() if value not in (None, "")}
+                kept = {key: value for key, value in values.items() if value not in (None, "", ())}
                 file.write(json.dumps(kept, ensure_ascii=False) + "\n")
     except FileExistsError as error:
         raise ConfigError(f"{path} exists already and may hold edits: name another file or move it away") from error

@@ -73,6 +73,12 @@ def log(
 
 
 @explained
+def log_table(client: MlflowClient, run_id: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows with the same columns as a table that MLflow's UI shows and compares; `name` ends in ``.json``."""
+    client.log_table(run_id, {column: [row[column] for row in rows] for column in rows[0]}, name)
+
+
+@explained
 def finish(client: MlflowClient, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
     """End a run."""
     client.set_terminated(run_id, status)

@@ -1,0 +1,37 @@
+"""An evaluation: one suite of questions against one or several releases, each stage of an answer scored apart."""
+
+from prefect import flow
+
+from tasks.appraise import appraise
+from tasks.compose import pin
+from tasks.config.evaluation import AnswersConfig
+from tasks.config.settings import find_home
+from tasks.evaluation.golden import load_golden
+from tasks.passing import whole
+from tasks.records import Evaluated
+from tasks.registry.connection import connect
+from tasks.report_evaluation import keep_evaluation, publish, summarise, write_report
+from tasks.timing import timed
+from tasks.tracking import mlflow_run
+
+
+@flow(name="evaluate", flow_run_name="evaluate {config.name}")
+def evaluate(config: AnswersConfig) -> Evaluated:
+    """Ask every release every question, score retrieval, generation and the whole, and say where questions fail.
+
+    Args:
+        config: Which questions, which releases, and what the first of them must show.
+    """
+    home, queries = find_home(), load_golden(config.questions)
+    releases = list(dict.fromkeys(pin(connect(home), named) for named in config.releases))
+    seconds: dict[str, float] = {}
+    with mlflow_run(f"evaluation-{config.name}", config.name) as run_id:
+        asked = {}
+        for release in releases:
+            with timed(seconds, f"ask {release}"):
+                asked[release] = appraise(release, whole(queries))
+        done = summarise(config, asked, seconds, run_id)
+        report = write_report(config, asked, done)
+        keep_evaluation(config, whole(asked), done, report)
+    publish(done, report, home)
+    return done
