@@ -263,7 +263,7 @@ def down(as_json: Json = False) -> None:
 
 @app.command()
 def watch() -> None:
-    """Mark runs as crashed whose process is gone, and start crashed ones again; `tandem up` starts this by itself.
+    """Recover crashed runs, and make the release that follows when a part goes live; `tandem up` starts it by itself.
 
     A Prefect server that you run yourself needs it once; PREFECT_API_URL names the server.
     """
@@ -276,8 +276,8 @@ def watch() -> None:
     from tasks.logs import log_to_standard_error
     from tasks.watch import watch as look_on
 
-    log_to_standard_error({"tasks.watch": logging.INFO})
-    look_on()
+    log_to_standard_error(dict.fromkeys(("tasks.watch", "tasks.recover", "tasks.follow"), logging.INFO))
+    look_on(find_home())
 
 
 @app.command()

@@ -3,13 +3,13 @@
 from prefect import flow
 
 from tasks.appraise import appraise
-from tasks.compose import pin
 from tasks.config.evaluation import AnswersConfig
 from tasks.config.settings import find_home
 from tasks.evaluation.golden import load_golden
 from tasks.passing import whole
 from tasks.records import Evaluated
 from tasks.registry.connection import connect
+from tasks.registry.versions import pin
 from tasks.report_evaluation import keep_evaluation, publish, summarise, write_report
 from tasks.timing import timed
 from tasks.tracking import mlflow_run

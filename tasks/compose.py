@@ -16,7 +16,7 @@ from tasks.config.settings import find_home
 from tasks.evaluation.attacks import hash_attacks
 from tasks.records import ReleaseManifest
 from tasks.registry.connection import MlflowClient, connect
-from tasks.registry.versions import get, next_number, register_prompt
+from tasks.registry.versions import next_number, pin, register_prompt
 from tasks.releases import prove
 
 
@@ -52,12 +52,6 @@ def state_of(config: ReleaseConfig, manifest: ReleaseManifest) -> str:
         suite = load_choice("suites/guardrails", config.guardrails, GuardrailsConfig)
         decisive += [suite.model_dump(mode="json"), hash_attacks(suite.data)]
     return f"sha256:{sha256(json.dumps(decisive, sort_keys=True).encode() + queries).hexdigest()}"
-
-
-def pin(client: MlflowClient, named: str) -> str:
-    """``samples@3`` for ``samples@champion``."""
-    name, _, which = named.partition("@")
-    return f"{name}@{get(client, name, int(which) if which.isdigit() else which).number}"
 
 
 def _pin_file(client: MlflowClient, name: str) -> str:

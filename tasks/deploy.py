@@ -14,7 +14,7 @@ from prefect.schedules import Cron
 
 from tasks.config.deployments import Deployment, DeploymentsConfig, WorkPool
 from tasks.config.loading import load_config
-from tasks.watch import HEARTBEAT, tags_of
+from tasks.recover import HEARTBEAT, tags_of
 
 PASSED_ON = (
     "TANDEM_HOME",

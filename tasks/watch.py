@@ -1,128 +1,38 @@
-"""Watches the runs on a Prefect server: one whose process is gone has crashed, and a crashed one is started again.
-
-It looks at states and listens to no events, as Prefect's automations do: on a busy server these were seen to act on one
-crash five times, and on another not at all (Prefect 3.8.8).
-"""
+"""Watches a Prefect server and MLflow: runs are recovered, and releases follow the parts that they are made of."""
 
 import logging
 import time
-from datetime import UTC, datetime, timedelta
-from itertools import count
+from datetime import UTC, datetime
 
 import httpx
 from prefect import get_client
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterEndTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import PrefectException
-from prefect.states import AwaitingRetry, Cancelled, Crashed
+
+from tasks.config.settings import Home
+from tasks.errors import TandemError
+from tasks.follow import start_followers
+from tasks.recover import HEARTBEAT, recover
 
 log = logging.getLogger(__name__)
-
-HEARTBEAT = timedelta(seconds=30)
-"""How often a run says that it lives; Prefect allows no less."""
-SILENCE = 3 * HEARTBEAT
-START = timedelta(minutes=5)
-"""How long a process may take from its start by a worker to its flow: on a busy machine, minutes of imports."""
-SETTLED = timedelta(seconds=60)
-"""How long a crash must be old before the run is started again: a worker reports a crash twice, the second time some
-seconds later, and would end the new attempt by it."""
-REMEMBERED = timedelta(days=7)
-"""Runs that crashed longer ago stay as they are."""
-LOOK_SECONDS = 2.0
-DAY = timedelta(days=1)
-PAGE = 200
-"""Runs in one answer of the server, which gives no more."""
-WATCHED = "tandem"
-"""Tag of the runs that are watched: those whose heartbeats come as often as `SILENCE` expects."""
-RETRIES = "retries-"
-"""Begins the tag that says how often a crashed run is started again."""
-RESTARTED = "Started again after a crash."
+LOOK_SECONDS = 5.0
 
 
-def watch() -> None:
-    """Look after the runs of the server that PREFECT_API_URL names, until this process is ended."""
+def watch(home: Home) -> None:
+    """Watch the servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name, until this process is ended."""
     heard = since = datetime.now(UTC)
+    trouble = ""
     with get_client(sync_client=True) as client:
         while True:
             now = datetime.now(UTC)
             if now - heard > HEARTBEAT:  # the server or this machine was away: nobody could say that a run lives
                 since = now
             try:
-                look_after(client, since, now)
+                recover(client, since, now)
                 heard = now
-            except (httpx.HTTPError, PrefectException) as error:
-                log.warning("Prefect does not answer, or refused: %s", error)
+                start_followers(client, home)
+                trouble = ""
+            except (httpx.HTTPError, PrefectException, TandemError) as error:
+                if str(error) != trouble:
+                    log.warning("%s: %s", type(error).__name__, error)
+                trouble = str(error)
             time.sleep(LOOK_SECONDS)
-
-
-def look_after(client: SyncPrefectClient, since: datetime, now: datetime) -> None:
-    """Start crashed runs again, and mark those as crashed that went silent and could be heard since `since`."""
-    for run in _read(client, StateType.CRASHED, ended_after=now - REMEMBERED):
-        if _is_older(run, now, SETTLED) and may_start_again(client, run):
-            _set(client, run, AwaitingRetry(message=RESTARTED))
-    for run in _read(client, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING):
-        patience = START if _type(run) == StateType.PENDING else SILENCE
-        if _is_older(run, now, patience, since) and not _heard_after(client, run, now - patience):
-            message = f"Nothing was heard of its process for {patience.seconds} s."
-            _set(client, run, (Cancelled if _type(run) == StateType.CANCELLING else Crashed)(message=message))
-
-
-def may_start_again(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Whether it was started again less often than its tag says, also where it never came as far as its flow."""
-    retries = next((int(tag.removeprefix(RETRIES)) for tag in run.tags if tag.startswith(RETRIES)), 0)
-    if run.run_count > retries:
-        return False
-    return sum(state.message == RESTARTED for state in client.read_flow_run_states(run.id)) < retries
-
-
-def tags_of(retries: int) -> list[str]:
-    """What marks the runs of a deployment as watched, and started again this often."""
-    return [WATCHED, f"{RETRIES}{retries}"] if retries else [WATCHED]
-
-
-def _read(client: SyncPrefectClient, *types: StateType, ended_after: datetime | None = None) -> list[FlowRun]:
-    where = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[WATCHED]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types))),
-        end_time=FlowRunFilterEndTime(after_=ended_after) if ended_after else None,
-    )
-    runs: list[FlowRun] = []
-    for page in count():
-        runs += client.read_flow_runs(flow_run_filter=where, limit=PAGE, offset=page * PAGE)
-        if len(runs) < (page + 1) * PAGE:
-            break
-    return runs
-
-
-def _type(run: FlowRun) -> StateType | None:
-    return run.state.type if run.state else None
-
-
-def _is_older(run: FlowRun, now: datetime, than: timedelta, since: datetime | None = None) -> bool:
-    """Whether its state is; not counting what lies before `since`."""
-    assert run.state
-    return now - max(run.state.timestamp, since or run.state.timestamp) > than
-
-
-def _heard_after(client: SyncPrefectClient, run: FlowRun, moment: datetime) -> bool:
-    """By the server's clock: that of the run's machine may be wrong."""
-    assert run.state
-    where = {
-        "event": {"name": ["prefect.flow-run.heartbeat"]},
-        "resource": {"id": [f"prefect.flow-run.{run.id}"]},
-        "occurred": {"since": str(run.state.timestamp - DAY), "until": str(moment + DAY)},
-    }
-    found = client.request("POST", "/events/filter", json={"filter": where, "limit": 1})
-    return any(datetime.fromisoformat(event["received"]) > moment for event in found.json()["events"])
-
-
-def _set(client: SyncPrefectClient, run: FlowRun, state: "State[None]") -> None:
-    log.warning("%s (%s): %s %s", run.name, run.id, state.name, state.message)
-    client.set_flow_run_state(run.id, state)

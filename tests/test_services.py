@@ -22,8 +22,8 @@ from prefect import get_client
 
 from tasks.config.services import Service, read_services, runs, use_services, write_services
 from tasks.config.settings import Home
+from tasks.recover import SETTLED
 from tasks.services import MARK, down
-from tasks.watch import SETTLED
 from tests.installation import (
     Installation,
     cancel,

@@ -109,6 +109,12 @@ def get(client: MlflowClient, name: str, which: int | str) -> Version:
     return _record(_get(client, name, which))
 
 
+def pin(client: MlflowClient, named: str) -> str:
+    """``samples@3`` for ``samples@champion``. Raises RegistryError where there is no such version."""
+    name, _, which = named.partition("@")
+    return f"{name}@{get(client, name, int(which) if which.isdigit() else which).number}"
+
+
 @explained
 def list_versions(client: MlflowClient, name: str) -> list[Version]:
     """Every version that exists, oldest first."""

@@ -1,4 +1,4 @@
-"""The watcher, on a real Prefect server: what it makes of runs in every state, as if time had passed."""
+"""What the watcher does, on a real Prefect server: what it makes of runs in every state, as if time had passed."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from prefect.states import Cancelling, Completed, Crashed, Pending, Running
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.settings import Home
 from tasks.deploy import deploy_all
-from tasks.watch import REMEMBERED, SETTLED, SILENCE, START, look_after
+from tasks.recover import REMEMBERED, SETTLED, SILENCE, START, recover
 from tests.installation import heartbeats, state, tandem
 from tests.waiting import wait_for
 
@@ -54,7 +54,7 @@ def create(client: SyncPrefectClient, deployment: UUID, *states: "State[None]") 
 def look(client: SyncPrefectClient, after: timedelta, since: datetime | None = None) -> None:
     """Look when this much time has passed."""
     now = datetime.now(UTC)
-    look_after(client, since or now, now + after)
+    recover(client, since or now, now + after)
 
 
 def beat(client: SyncPrefectClient, run: UUID, at: datetime) -> None:
@@ -90,7 +90,7 @@ def test_a_run_that_says_that_it_lives_is_left_alone_whatever_the_clock_of_its_m
     run, began = create(client, deployment, Pending(), Running()), datetime.now(UTC)
     time.sleep(2)
     beat(client, run, datetime.now(UTC) + wrong)
-    look_after(client, began, began + SILENCE + timedelta(seconds=1))
+    recover(client, began, began + SILENCE + timedelta(seconds=1))
     assert state(run) == "Running"
     look(client, SILENCE + SOON)
     assert state(run) == "Crashed"
