@@ -24,8 +24,10 @@ log = logging.getLogger(__name__)
 FLOW = "release"
 
 
-def start_followers(client: SyncPrefectClient, home: Home) -> None:
+def start_followers(client: SyncPrefectClient, home: Home, known: set[str]) -> None:
     """Start every deployed release that would be made of other versions than its newest one; each of these once.
+
+    The server knows what was started before; `known` holds what this process need not ask it again.
 
     Raises RegistryError where MLflow does not answer, ConfigError where a deployment's settings are of another Tandem.
     """
@@ -36,11 +38,15 @@ def start_followers(client: SyncPrefectClient, home: Home) -> None:
     )
     for deployment in releases:
         if set_up := deployment.parameters.get("config"):
-            _follow(client, mlflow, deployment, _config_of(deployment.name, set_up))
+            _follow(client, mlflow, deployment, _config_of(deployment.name, set_up), known)
 
 
 def _follow(
-    client: SyncPrefectClient, mlflow: MlflowClient, deployment: DeploymentResponse, config: ReleaseConfig
+    client: SyncPrefectClient,
+    mlflow: MlflowClient,
+    deployment: DeploymentResponse,
+    config: ReleaseConfig,
+    known: set[str],
 ) -> None:
     newest = newest_tags(mlflow, config.name)
     wanted = _live_parts(mlflow, config)
@@ -49,7 +55,10 @@ def _follow(
     # one that fails makes no version, and is not started again before something changes
     state = json.dumps([str(deployment.id), sorted(newest.items()), sorted(wanted.items())])
     key = sha256(state.encode()).hexdigest()
+    if key in known:
+        return
     run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=key)
+    known.add(key)
     log.info("%s is made of %s by the run %s", config.name, ", ".join(wanted.values()), run.id)
 
 

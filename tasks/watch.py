@@ -20,7 +20,7 @@ LOOK_SECONDS = 5.0
 def watch(home: Home) -> None:
     """Watch the servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name, until this process is ended."""
     heard = since = datetime.now(UTC)
-    trouble = ""
+    trouble, followed = "", set[str]()
     with get_client(sync_client=True) as client:
         while True:
             now = datetime.now(UTC)
@@ -29,7 +29,7 @@ def watch(home: Home) -> None:
             try:
                 recover(client, since, now)
                 heard = now
-                start_followers(client, home)
+                start_followers(client, home, followed)
                 trouble = ""
             except (httpx.HTTPError, PrefectException, TandemError) as error:
                 if str(error) != trouble:
