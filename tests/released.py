@@ -73,6 +73,7 @@ def add_release(home: Home, folder: Path, number: int) -> None:
         for name, fact in FACTS.items():
             text = f"{fact} So it is in the {tenant}." if name != "tea" else fact.replace("eighty", temperature)
             page(folder / tenant, name, text)
+    page(folder / "south", "contact", "The timetable is made by Anna, anna.larsen@harbour.org. So it is in the south.")
     index = _add_index(client, home, folder)
     prompt = register_prompt(client, "answer", [{"role": "system", "content": f"Prompt {number}: {{{{ passages }}}}"}])
     manifest = ReleaseManifest(

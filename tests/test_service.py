@@ -184,6 +184,12 @@ def test_a_search_finds_passages_within_its_filters_and_names_the_versions(desk:
     assert "language_: Extra inputs" in desk.search(language_="en").json()["error"]["message"]
 
 
+def test_a_search_shows_no_private_data_either_and_says_what_it_took_out(desk: Serving) -> None:
+    found = desk.search("who makes the timetable", k=1, tenant="south", document_prefix="south/contact").json()
+    assert found["data"][0]["text"].endswith("made by Anna, ‹e-mail_address›. So it is in the south.")
+    assert found["filtered"] == [{"where": found["data"][0]["id"], "what": "e-mail address", "action": "redacted"}]
+
+
 def test_nobody_is_answered_without_a_key_or_beyond_its_rights(locked: Serving, keys: dict[str, str]) -> None:
     wrong = keys["north"][:-1] + ("a" if keys["north"][-1] != "a" else "b")
     for path in ("/v1/chat/completions", "/v1/search", "/v1/feedback"):

@@ -1,5 +1,7 @@
 """Passages without an answer: `/v1/search`."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from functools import partial
 from typing import Annotated, Any
@@ -7,12 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.answering.assistant import SPARE
+from tasks.answering.filters import screen_passages
 from tasks.answering.service.chat import checked_text, place_of
 from tasks.answering.service.errors import ServiceError
 from tasks.answering.service.keys import Key
 from tasks.answering.service.state import Service, needs, service_of, tenant_of
 from tasks.index.search import Filters, Mode
-from tasks.records import Passage
+from tasks.records import Filtered, Passage
 
 router = APIRouter()
 Short = Annotated[str, Field(min_length=1, max_length=200)]
@@ -42,7 +46,7 @@ async def search(
     key: Annotated[Key, Depends(needs("search"))],
     service: Annotated[Service, Depends(service_of)],
 ) -> dict[str, Any]:
-    """The passages of the live release's index that fit best, with their texts."""
+    """The passages of the live release's index that fit best, with their texts, screened as for an answer."""
     limits = service.config.limits
     query = checked_text(asked.query, limits.question_characters, "query")
     if asked.k > limits.passages:
@@ -57,13 +61,19 @@ async def search(
         document_prefix=asked.document_prefix,
     )
     work = partial(_search, service, query, asked.k, asked.mode, filters)
-    passages, versions = await service.admission.run(work, limits.seconds)
-    return {"object": "list", "data": [place_of(passage, True) for passage in passages], "versions": versions}
+    passages, filtered, versions = await service.admission.run(work, limits.seconds)
+    return {
+        "object": "list",
+        "data": [place_of(passage, True) for passage in passages],
+        "filtered": [asdict(each) for each in filtered],
+        "versions": versions,
+    }
 
 
 def _search(
     service: Service, query: str, k: int, mode: Mode | None, filters: Filters
-) -> tuple[list[Passage], dict[str, str]]:
+) -> tuple[Sequence[Passage], Sequence[Filtered], dict[str, str]]:
     assistant = service.live.assistant
-    found = assistant.reader.search([query], k=k, mode=mode, filters=filters)[0]
-    return found, {name: assistant.versions[name] for name in ("release", "index")}
+    found = assistant.reader.search([query], k=SPARE * k, mode=mode, filters=filters)[0]
+    passages, filtered = screen_passages(found, k, assistant.policy.filters)
+    return passages, filtered, {name: assistant.versions[name] for name in ("release", "index")}
