@@ -1,7 +1,6 @@
 """Answers by an adapter on its base model, in this process."""
 
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any, Protocol
 
 from tasks.answering.generators import Turn
@@ -17,16 +16,14 @@ class Adapted(Protocol):
 
 
 class LocalGenerator:
-    """Safe to use from several threads; one answer is written at a time."""
+    """Safe to use from several threads."""
 
     def __init__(self, adapted: Adapted, max_new_tokens: int) -> None:
         self._adapted = adapted
         self._max_new_tokens = max_new_tokens
-        self._turn = Lock()
 
     def answer(self, question: str, passages: Sequence[Passage], turns: Sequence[Turn]) -> Generated:
-        with self._turn:
-            text = self._adapted.answer([list(turns)], self._max_new_tokens)[0]
+        text = self._adapted.answer([list(turns)], self._max_new_tokens)[0]
         tokenizer = self._adapted.tokenizer
         read = tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=True, return_dict=True)
         return Generated(text, len(read["input_ids"]), len(tokenizer(text)["input_ids"]))

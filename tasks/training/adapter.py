@@ -1,6 +1,13 @@
 """Trained adapters: which weights they are, whether they fit a base model, and how they are loaded onto it."""
 
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 from tasks.config.training import BaseModelConfig
 from tasks.errors import ModelError
@@ -10,24 +17,71 @@ from tasks.training.base import fetch_base, hash_base, load_base, load_tokenizer
 Turn = dict[str, str]
 
 
-class Adapted:
-    """A base model with one adapter, ready to answer."""
+class SharedBase:
+    """A base model, in memory once, and the adapters that are open on it, of which one answers at a time."""
 
-    def __init__(self, manifest: AdapterManifest, folder: Path) -> None:
-        """Raises ModelError where base model or adapter are not the ones the manifest names."""
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._turn = Lock()
+        self._numbers = count()
+        self._model: Any = None
+        self._dropped: deque[str] = deque()
+
+    def add(self, folder: Path) -> str:
+        """Load an adapter; the name by which it is used."""
         import torch
         from peft import PeftModel
 
+        with self._turn:
+            self._forget_dropped()
+            name = f"adapter_{next(self._numbers)}"
+            if self._model is None:
+                base = load_base(self._folder, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+                self._model = PeftModel.from_pretrained(base, folder, adapter_name=name).eval()
+            else:
+                self._model.load_adapter(folder, adapter_name=name)
+            return name
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[Any]:
+        """The model with this adapter, for as long as the block lasts."""
+        with self._turn:
+            self._forget_dropped()
+            self._model.set_adapter(name, inference_mode=True)
+            yield self._model
+
+    def drop(self, name: str) -> None:
+        """Forget the adapter at the next turn; may be called from anywhere, as the collector of garbage does."""
+        self._dropped.append(name)
+
+    def _forget_dropped(self) -> None:
+        while self._dropped:
+            self._model.delete_adapter(self._dropped.popleft())
+
+
+_shared: "weakref.WeakValueDictionary[str, SharedBase]" = weakref.WeakValueDictionary()
+"""By the hash of their weights."""
+_sharing = Lock()
+
+
+class Adapted:
+    """An adapter on its base model, ready to answer. All that are open share one base, so a further one costs little."""
+
+    def __init__(self, manifest: AdapterManifest, folder: Path) -> None:
+        """Raises ModelError where base model or adapter are not the ones the manifest names."""
         base = check_weights(manifest, folder)
-        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
         self.tokenizer = load_tokenizer(folder)
-        self.model = PeftModel.from_pretrained(load_base(base, dtype), folder).eval()
+        with _sharing:
+            self._base = _shared.setdefault(manifest.base_hash, SharedBase(base))
+        self._name = self._base.add(folder)
+        weakref.finalize(self, self._base.drop, self._name)
 
     def answer(self, conversations: list[list[Turn]], max_new_tokens: int) -> list[str]:
-        """The likeliest answer to each conversation."""
+        """The likeliest answer to each conversation; safe to call from several threads."""
         from tasks.training.likelihood import answers
 
-        return answers(self.model, self.tokenizer, conversations, max_new_tokens)
+        with self._base.using(self._name) as model:
+            return answers(model, self.tokenizer, conversations, max_new_tokens)
 
 
 def check_weights(manifest: AdapterManifest, folder: Path) -> Path:

@@ -1,0 +1,80 @@
+"""Several adapters on one base model, each answering as if it were alone."""
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from tasks.records import AdapterManifest
+from tasks.training import adapter as opening
+from tasks.training.adapter import Adapted, SharedBase
+from tasks.training.base import hash_base, load_base, load_tokenizer
+from tasks.training.likelihood import answers
+
+ASKED = [[{"role": "user", "content": text}] for text in ("how hot is tea", "where is the harbour")]
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, list[str]]:
+    """Three adapters with weights of their own, and what each answers on a base model that no other uses."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    made = {}
+    for seed in range(3):
+        torch.manual_seed(seed)
+        folder = tmp_path_factory.mktemp("adapter")
+        config = LoraConfig(target_modules="all-linear", r=8, lora_alpha=64, init_lora_weights=False)
+        get_peft_model(load_base(tiny_model, torch.float32), config).save_pretrained(folder)
+        load_tokenizer(tiny_model).save_pretrained(folder)
+        alone = PeftModel.from_pretrained(load_base(tiny_model, torch.float32), folder).eval()
+        made[folder] = answers(alone, load_tokenizer(tiny_model), ASKED, 12)
+    assert len({tuple(said) for said in made.values()}) == 3
+    return made
+
+
+def manifest(tiny_model: Path, folder: Path) -> AdapterManifest:
+    weights = hash_base(tiny_model), hash_base(folder)
+    return AdapterManifest("helper", "v1", "sft", {"model": str(tiny_model)}, *weights, "support", "d", "", 1, {})
+
+
+def test_adapters_share_one_base_and_each_answers_as_if_it_were_alone(
+    tiny_model: Path, adapters: dict[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+
+    def load(folder: Path, dtype: torch.dtype) -> object:
+        loaded.append(folder)
+        return load_base(folder, dtype)
+
+    monkeypatch.setattr(opening, "load_base", load)
+    opened = {folder: Adapted(manifest(tiny_model, folder), folder) for folder in adapters}
+    assert loaded == [tiny_model]
+    with ThreadPoolExecutor(4) as pool:
+        turns = [(folder, pool.submit(opened[folder].answer, ASKED, 12)) for folder in [*adapters] * 4]
+    for folder, said in turns:
+        assert said.result() == adapters[folder]
+
+
+def test_an_adapter_that_nobody_holds_leaves_the_base_and_the_others_stay(
+    tiny_model: Path, adapters: dict[Path, list[str]]
+) -> None:
+    first, second, third = adapters
+    kept, left = (Adapted(manifest(tiny_model, folder), folder) for folder in (first, second))
+    assert left.answer(ASKED, 12) == adapters[second]
+    del left
+    gc.collect()
+    assert kept.answer(ASKED, 12) == adapters[first]
+    assert Adapted(manifest(tiny_model, third), third).answer(ASKED, 12) == adapters[third]
+
+
+def test_the_weights_of_a_dropped_adapter_are_freed(tiny_model: Path, adapters: dict[Path, list[str]]) -> None:
+    base = SharedBase(tiny_model)
+    one, two = (base.add(folder) for folder in list(adapters)[:2])
+    with base.using(one) as model:
+        both = sum(parameter.numel() for parameter in model.parameters())
+    base.drop(one)
+    with base.using(two) as model:
+        assert list(model.peft_config) == [two]
+        assert sum(parameter.numel() for parameter in model.parameters()) < both
