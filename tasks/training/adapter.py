@@ -65,7 +65,7 @@ _sharing = Lock()
 
 
 class Adapted:
-    """An adapter on its base model, ready to answer. All that are open share one base, so a further one costs little."""
+    """An adapter on its base model, ready to answer. All that are open share one base: a further one costs little."""
 
     def __init__(self, manifest: AdapterManifest, folder: Path) -> None:
         """Raises ModelError where base model or adapter are not the ones the manifest names."""
