@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from tasks.config.settings import Home, find_home
 from tasks.errors import RegistryError
 from tasks.records import AdapterManifest, kind_of, number_of
@@ -33,6 +35,19 @@ def fetch_adapter(name: str, which: int | str, folder: Path, home: Home) -> tupl
     if (kind := kind_of(manifest)) != "adapter":
         raise RegistryError(f"{name} is no adapter: version {version.number} is registered as {kind}")
     return AdapterManifest.from_json(manifest), fetch_file(client, name, version.number, ADAPTER_FILE, folder)
+
+
+def kept_adapter(pinned: str, home: Home) -> Path:
+    """The folder of an adapter, named as ``name@number``, where other processes of this machine may read it."""
+    name, _, number = pinned.partition("@")
+    folder = home.cache / "adapters" / f"{name}-v{number}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not (kept := folder / ADAPTER_FILE).exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+                fetch_adapter(name, int(number), Path(aside), home)
+                Path(aside).rename(folder)
+    return kept
 
 
 def prove(manifest: Mapping[str, Any]) -> None:

@@ -111,6 +111,8 @@ def check_fit(policy: PolicyConfig, adapter: str) -> None:
     kind = policy.generator.kind
     if kind == "transformers" and not adapter:
         raise ModelError("the policy's generator is transformers, which needs an adapter: name one under `adapter`")
+    if policy.generator.load_adapter and not adapter:
+        raise ModelError("the policy lets the endpoint load an adapter, and there is none: name one under `adapter`")
     if kind == "extractive" and adapter:
         raise ModelError(f"the policy's generator is extractive and uses no adapter: leave {adapter} out")
 
@@ -124,7 +126,8 @@ def _generator(policy: PolicyConfig, manifest: ReleaseManifest, home: Home) -> G
     if config.kind == "endpoint":
         from tasks.answering.endpoint import EndpointGenerator
 
-        return EndpointGenerator(config, manifest.adapter)
+        files = adapters.kept_adapter(manifest.adapter, home) if config.load_adapter else None
+        return EndpointGenerator(config, manifest.adapter, files)
     from tasks.answering.local import LocalGenerator
 
     name, _, number = manifest.adapter.partition("@")

@@ -1,34 +1,50 @@
 """Answers by a model behind an OpenAI-compatible address."""
 
 import os
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
-from openai import OpenAI, OpenAIError
+import httpx
+from openai import BadRequestError, NotFoundError, OpenAI, OpenAIError
+from openai.types.chat import ChatCompletion
 
 from tasks.answering.generators import Turn
 from tasks.config.answering import GeneratorConfig
 from tasks.errors import ModelError
 from tasks.records import Generated, Passage
 
+UNLOAD_SECONDS = 5.0
+
 
 class EndpointGenerator:
     """Safe to use from several threads. An adapter is asked for by name and version, as in ``support-v3``."""
 
-    def __init__(self, config: GeneratorConfig, adapter: str = "") -> None:
+    def __init__(self, config: GeneratorConfig, adapter: str = "", files: Path | None = None) -> None:
+        """With `files`, the adapter's folder, the endpoint loads it now, and unloads it when this generator is gone.
+
+        Raises ModelError where it does not.
+        """
         self._config = config
         self._model = adapter.replace("@", "-v") or config.model
+        self._files = files
         key = os.environ.get(config.api_key_env, "none")
         self._client = OpenAI(base_url=config.base_url, api_key=key, timeout=config.timeout_seconds)
+        if files:
+            self._load(files)
+            weakref.finalize(self, _unload, self._client, self._model)
 
     def answer(self, question: str, passages: Sequence[Passage], turns: Sequence[Turn]) -> Generated:
         """Raises ModelError where the endpoint does not answer, or says no."""
         try:
-            done = self._client.chat.completions.create(
-                model=self._model,
-                messages=list(turns),  # type: ignore[arg-type]
-                max_tokens=self._config.max_new_tokens,
-                temperature=0,
-            )
+            try:
+                done = self._ask(turns)
+            except NotFoundError:
+                if not self._files:
+                    raise
+                self._load(self._files)  # the endpoint was started anew, or another process unloaded it
+                done = self._ask(turns)
         except OpenAIError as error:
             raise ModelError(
                 f"the model {self._model} at {self._config.base_url} does not answer: check the address, the name and "
@@ -40,3 +56,35 @@ class EndpointGenerator:
             used.prompt_tokens if used else 0,
             used.completion_tokens if used else 0,
         )
+
+    def _ask(self, turns: Sequence[Turn]) -> ChatCompletion:
+        return self._client.chat.completions.create(
+            model=self._model,
+            messages=list(turns),  # type: ignore[arg-type]
+            max_tokens=self._config.max_new_tokens,
+            temperature=0,
+        )
+
+    def _load(self, files: Path) -> None:
+        """As vLLM has it: https://docs.vllm.ai/en/latest/features/lora/."""
+        wanted = {"lora_name": self._model, "lora_path": str(files)}
+        try:
+            self._client.post("/load_lora_adapter", body=wanted, cast_to=httpx.Response)
+        except BadRequestError as error:
+            if "already" not in str(error):
+                raise self._not_loaded(error) from error
+        except OpenAIError as error:
+            raise self._not_loaded(error) from error
+
+    def _not_loaded(self, error: OpenAIError) -> ModelError:
+        return ModelError(
+            f"the endpoint {self._config.base_url} does not load the adapter {self._model} from {self._files}: it must "
+            "be a vLLM started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 that can read this folder "
+            f"({error})"
+        )
+
+
+def _unload(client: OpenAI, name: str) -> None:
+    with suppress(OpenAIError):  # whoever still needs it loads it again
+        patient = client.with_options(timeout=UNLOAD_SECONDS, max_retries=0)
+        patient.post("/unload_lora_adapter", body={"lora_name": name}, cast_to=httpx.Response)

@@ -43,11 +43,16 @@ class GeneratorConfig(Strict):
     """The environment variable that holds the endpoint's key."""
     timeout_seconds: float = Field(60, gt=0)
     """How long an endpoint may take."""
+    load_adapter: bool = False
+    """Let the endpoint, a vLLM on this machine's files, load the release's adapter and unload it afterwards. Otherwise
+    it must have been started with it, under a name such as support-v3."""
 
     @model_validator(mode="after")
     def _endpoint_is_named(self) -> "GeneratorConfig":
         if self.kind == "endpoint" and not (self.base_url and self.model):
             raise ValueError("generator.kind is endpoint: name its base_url and model")
+        if self.load_adapter and self.kind != "endpoint":
+            raise ValueError(f"generator.load_adapter is for an endpoint, and the kind is {self.kind}: leave it out")
         return self
 
 
