@@ -7,7 +7,7 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tasks.adapters import fetch_adapter
+from tasks.adapters import fetch_adapter, kept_adapter
 from tasks.config.settings import Home
 from tasks.config.training import SftConfig
 from tasks.errors import ConfigError, RefusedError
@@ -16,6 +16,7 @@ from tasks.registry import ledger
 from tasks.registry.connection import connect
 from tasks.registry.pointers import pointers
 from tasks.registry.runs import running
+from tasks.training.base import hash_base
 from tests.tiny_models import make_model, write_data, write_yaml
 
 pytestmark = pytest.mark.usefixtures("prefect", "tiny_conf")
@@ -76,6 +77,8 @@ def test_an_adapter_that_beats_its_base_goes_live_and_loads_from_mlflow(
     manifest, folder = fetch_adapter("tiny", "champion", tmp_path / "fetched", ready_home)
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), folder)
     assert (manifest.method, manifest.base["model"]) == ("sft", str(tiny_model))
+    for _ in range(2):  # fetched, and found
+        assert hash_base(kept_adapter("tiny@1", ready_home)) == manifest.adapter_hash
 
     write_yaml(conf / "models" / "tiny.yaml", {"model": str(make_model(tmp_path / "other", seed=7))})
     with pytest.raises(ConfigError, match=r"sha256:.*sha256:"):
