@@ -3,7 +3,6 @@
 import functools
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 
 from flows.cli import main
 from tasks.config.settings import Home
-from tests.homes import copy_home, use_home
+from tests.homes import copy_home, template, use_home
 from tests.nights import golden_for_facts, page, write_facts
 from tests.registry_fixtures import empty_home
 
@@ -34,7 +33,6 @@ class Said:
 
 
 Tandem = Callable[..., Said]
-_templates = tempfile.TemporaryDirectory(prefix="tandem-command-")
 
 
 def runner(capsys: pytest.CaptureFixture[str]) -> Tandem:
@@ -62,19 +60,21 @@ def call(*arguments: object) -> int:
 @functools.cache
 def three_nights() -> Home:
     """Three nights, each with another temperature for the tea: version 3 is live, and 2 was before."""
-    folder = Path(_templates.name)
+    return Home(template("nights", _make_three_nights) / "home")
+
+
+def _make_three_nights(folder: Path) -> None:
     home = copy_home(empty_home(), folder / "home")
     site = folder / "site"
     site.mkdir()
     write_facts(site)
     golden = golden_for_facts(folder)
-    config = write_config(folder, {"golden": golden, "gate": {"min_queries": 10}})
+    config = _write_config(folder, site, {"golden": golden, "gate": {"min_queries": 10}})
     with pytest.MonkeyPatch.context() as patch:
         use_home(home, patch)
         for temperature in ("sixty", "seventy", "eighty"):
             page(site, "tea", f"Green tea is steeped at {temperature} degrees for two minutes.")
             assert call("reindex", config) == 0
-    return home
 
 
 def site_of_nights() -> Path:
@@ -87,7 +87,11 @@ def golden_of_nights() -> Path:
 
 def write_config(folder: Path, settings: dict[str, Any]) -> Path:
     """The configuration of the nights with other settings; the site is beside the template's home."""
-    source = {"name": "docs", "location": str(Path(_templates.name, "site"))}
+    return _write_config(folder, site_of_nights(), settings)
+
+
+def _write_config(folder: Path, site: Path, settings: dict[str, Any]) -> Path:
+    source = {"name": "docs", "location": str(site)}
     path = folder / "docs.yaml"
     path.write_text(yaml.safe_dump({"name": "docs", "sources": [source], "lock_minutes": 0} | settings))
     return path

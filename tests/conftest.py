@@ -19,6 +19,9 @@ pytest_plugins = ["tests.tiny_models"]
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the others compute as well
+if "TANDEM_TEST_TEMPLATES" not in os.environ:  # the workers of xdist have it from the process that started them
+    _templates = tempfile.TemporaryDirectory(prefix="tandem-templates-")
+    os.environ["TANDEM_TEST_TEMPLATES"] = _templates.name
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tandem-tests-")
 prepare_environment(Home(Path(os.environ["PREFECT_HOME"])))
 

@@ -3,10 +3,12 @@
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
@@ -19,6 +21,18 @@ PLACES = (
     ("model_versions", "storage_location"),
 )
 """Where MLflow keeps absolute paths."""
+
+
+def template(name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process of a test run to need it fills, for all of them to copy from."""
+    folder = Path(os.environ["TANDEM_TEST_TEMPLATES"], name)
+    with FileLock(f"{folder}.lock"):
+        if not (made := folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
 
 
 def copy_home(template: Home, root: Path) -> Home:

@@ -2,7 +2,6 @@
 
 import functools
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,16 @@ from tasks.records import Version
 from tasks.registry.connection import connect
 from tasks.registry.runs import finish, start_run
 from tasks.registry.versions import next_number, register
+from tests.homes import template
 
 ECHO = "registry_echo:load"
 """The entry point that `write_echo` puts into a folder."""
 
 
-_templates = tempfile.TemporaryDirectory(prefix="tandem-registry-")
-
-
 @functools.cache
 def empty_home() -> Home:
     """A home whose MLflow database has its schema and nothing else; making one takes seconds, a copy none."""
-    home = Home(Path(_templates.name, "empty"))
-    connect(home)
-    return home
+    return Home(template("empty", lambda folder: connect(Home(folder))))
 
 
 def connected(home: Home, template: Home | None = None) -> MlflowClient:
