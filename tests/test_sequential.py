@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.evaluation.sequential import ConfidenceSequence, Interval, PairedTest
+from tasks.evaluation.sequential import ConfidenceSequence, Interval, PairedTest, UnpairedTest
 
 CONFIDENCE = 0.9
 RUNS, PAIRS = 150, 200
@@ -118,3 +118,31 @@ def test_the_interval_narrows_around_the_mean() -> None:
 def test_what_lies_outside_the_bounds_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="is not between -1 and 1"):
         PairedTest(0.05, 0.95, 10).add(value)
+
+
+@pytest.mark.parametrize(("chances", "expected"), [((0.9, 0.3), "worse"), ((0.9, 0.9), "no worse")])
+def test_groups_without_pairs_are_compared_too(chances: tuple[float, float], expected: str) -> None:
+    generator = np.random.default_rng(5)
+    test = UnpairedTest(0.3, CONFIDENCE)
+    assert test.outcome == "undecided"
+    for _ in range(300):
+        test.champion.add(float(generator.random() < chances[0]))
+        test.candidate.add(float(generator.random() < chances[1]))
+    assert test.outcome == expected
+    difference = test.difference
+    assert difference.low < chances[1] - chances[0] < difference.high
+
+
+def test_groups_without_pairs_raise_no_more_false_alarms_than_stated() -> None:
+    """The loss is exactly what is tolerated."""
+    generator = np.random.default_rng(11)
+    alarms = 0
+    for _ in range(40):
+        test = UnpairedTest(0.2, CONFIDENCE)
+        for place in range(200):
+            test.champion.add(float(generator.random() < 0.8))
+            test.candidate.add(float(generator.random() < 0.6))
+            if place % 10 == 0 and test.outcome != "undecided":
+                alarms += 1
+                break
+    assert alarms <= 4

@@ -1,36 +1,44 @@
-"""Two releases asked again what people asked: which pairs there are, what they come to, and what is kept of them."""
+"""A candidate beside the champion: on what people asked before, and on what they ask now, until it is judged."""
 
 import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
 
 from tasks.answering.assistant import Assistant
 from tasks.answering.service.tracing import TENANT_TAG, record_of
+from tasks.answering.service.trial import Contest, Thumb, Trial, _Running
+from tasks.config.service import ServiceConfig, TrialConfig
 from tasks.config.settings import Home
 from tasks.config.shadow import ShadowConfig
 from tasks.errors import ConfigError, ModelError
 from tasks.evaluation.golden import GoldenQuery
 from tasks.evaluation.pairs import Pair, Question, Reply, most_unlike, worth
 from tasks.records import Answer, Passage, Sentence
-from tasks.registry.connection import connect
+from tasks.registry.connection import connect, registry
+from tasks.registry.pointers import hold, unhold
 from tasks.registry.runs import read_text
 from tasks.registry.traces import assess, experiment_of, new_trace_id, write_traces
 from tasks.registry.versions import load_manifest
 from tasks.releases import ENTRY_POINT, open_release
 from tasks.replay import questions_of, replay
+from tasks.trial import Unpaired
 from tests.command import Tandem
 from tests.homes import copy_home, use_home
 from tests.passages import passage
-from tests.released import NAME, QUESTION, register_manifest, two_releases
+from tests.released import NAME, QUESTION, Serving, register_manifest, served, two_releases
+from tests.waiting import wait_for
 
+QUICK = {"max_loss": 0.2, "confidence": 0.9}
 ASKED = (
     QUESTION,
     "how long is green tea steeped",
@@ -210,6 +218,175 @@ def test_a_question_that_both_fail_at_says_nothing_and_a_failure_of_one_is_worth
     assert outcome == "undecided"  # 62 pairs without a difference would be no worse
     with pytest.raises(ModelError, match="neither desk@2 nor desk@3 answered any of 64 questions: the model at"):
         replay.fn(configured(), "desk@2", SILENT, questions)
+
+
+def waits(client: MlflowClient, number: int) -> None:
+    registry(client).set_registered_model_alias(NAME, "candidate", str(number))
+
+
+def verdicts(client: MlflowClient, mode: str) -> list[dict[str, Any]]:
+    """The tags and metrics of what was kept, newest first."""
+    experiment = client.get_experiment_by_name(f"live-{mode}-{NAME}")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    return [run.data.tags | run.data.metrics for run in runs]
+
+
+def ask(serving: Serving, question: str, *earlier: str, **more: Any) -> tuple[str, bool]:
+    """The release that answers the last question of a conversation, and whether it refuses."""
+    messages = [{"role": "user", "content": each} for each in (*earlier, question)]
+    body = {"model": NAME, "messages": messages, "tenant": "north", **more}
+    response = serving.http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()["versions"]["release"], response.json()["refused"]
+
+
+def trial_of(serving: Serving) -> Trial:
+    assert serving.service.trial
+    return serving.service.trial
+
+
+def test_a_canary_gets_whole_conversations_and_none_any_more_once_it_is_worse(
+    shared: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(shared)
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+    waits(client, 3)
+    with served(shared, canary={"share": 0.5, **QUICK}) as serving:
+        wait_for(lambda: serving.ready()["tried"] == SILENT)
+        assert serving.metric('tandem_trial_running{mode="canary"}') == 1
+        goes = {user: ask(serving, QUESTION, user=user) for user in map(str, range(12))}
+        assert set(goes.values()) == {("desk@2", False), (SILENT, True)}
+        for user, way in goes.items():
+            assert ask(serving, "when leaves the ferry", QUESTION, user=user)[0] == way[0]
+        assert serving.metric('tandem_trial_compared_total{mode="canary"}') <= 12  # first questions only
+        for number in range(200):
+            if trial_of(serving).contest is None:
+                break
+            ask(serving, QUESTION, user=f"more {number}")
+            wait_for(lambda: trial_of(serving)._queue.empty())
+        assert number < 100
+        assert {ask(serving, QUESTION, user=user)[0] for user in goes} == {"desk@2"}
+        wait_for(lambda: verdicts(client, "canary") != [])
+        assert serving.ready()["problems"] == []
+    [kept] = verdicts(client, "canary")
+    assert (kept["tandem.decision"], kept["tandem.champion"], kept["tandem.candidate"]) == ("worse", "desk@2", SILENT)
+    assert kept["candidate_cites"] == 0
+    assert kept["champion_cites_low"] > 0.2
+    with get_client(sync_client=True) as prefect_client:
+        shown = [str(each.data) for each in prefect_client.read_artifacts() if each.key == "live-canary-desk"]
+    assert shown[0].startswith(f"# {SILENT} as canary beside desk@2: worse")
+    with served(shared, canary={"share": 0.5, **QUICK}) as serving:  # started again
+        wait_for(lambda: trial_of(serving)._over is not None)
+        assert {ask(serving, QUESTION, user=user)[0] for user in goes} == {"desk@2"}
+
+
+def test_a_canary_that_fails_costs_no_request_and_one_that_does_not_load_gets_none(
+    shared: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(shared)
+    waits(client, 1)
+    answer = Assistant.answer
+
+    def fail(self: Assistant, question: str, tenant: str | None = None) -> Answer:
+        if self.versions["release"] == "desk@1":
+            raise ModelError("the model does not answer")
+        return answer(self, question, tenant)
+
+    with served(shared, canary={"share": 0.5}) as serving:
+        wait_for(lambda: serving.ready()["tried"] == "desk@1")
+        monkeypatch.setattr(Assistant, "answer", fail)
+        assert {ask(serving, QUESTION, user=str(user)) for user in range(12)} == {("desk@2", False)}
+        assert serving.metric('tandem_trial_failures_total{mode="canary"}') > 0
+        hold(client, NAME, by="on call", reason="let it be quiet")
+        wait_for(lambda: serving.ready()["tried"] is None)
+        unhold(client, NAME, by="on call", reason="quiet enough")
+        wait_for(lambda: serving.ready()["tried"] == "desk@1")
+        manifest = load_manifest(client, NAME, 2) | {"index": "docs@9", "tag": "v4"}
+        waits(client, register_manifest(client, NAME, manifest, ENTRY_POINT))
+        wait_for(lambda: serving.ready()["problems"] != [])
+        assert "desk@4 shall be tried as canary and is not: docs has no version 9" in serving.ready()["problems"][0]
+        assert serving.ready()["tried"] is None
+        assert ask(serving, QUESTION)[0] == "desk@2"
+        registry(client).delete_registered_model_alias(NAME, "candidate")
+        wait_for(lambda: serving.ready()["problems"] == [])
+
+
+def test_a_shadow_is_asked_copies_while_everybody_is_answered_by_the_live_release(
+    shared: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(shared)
+    waits(client, 3)
+    let_go, answer = Event(), Assistant.answer
+
+    def slow(self: Assistant, question: str, tenant: str | None = None) -> Answer:
+        if self.versions["release"] == SILENT:
+            let_go.wait(60)
+        return answer(self, question, tenant)
+
+    monkeypatch.setattr(Assistant, "answer", slow)
+    with served(shared, shadow={"share": 1, "waiting": 4, **QUICK}) as serving:
+        wait_for(lambda: serving.ready()["tried"] == SILENT)
+        questions = [f"{polite}{asked}" for asked in ASKED for polite in POLITE]
+        begun = time.monotonic()
+        assert {ask(serving, question)[0] for question in questions[:8]} == {"desk@2"}
+        assert time.monotonic() - begun < 30  # the copies hang, and nobody waits for them
+        assert serving.metric('tandem_trial_dropped_total{mode="shadow"}') == 3  # four wait, and one is asked
+        let_go.set()
+        wait_for(lambda: trial_of(serving).compared == 5)
+        ask(serving, questions[0])
+        for question in questions[8:]:
+            if trial_of(serving).contest is None:
+                break
+            assert ask(serving, question)[0] == "desk@2"
+            wait_for(lambda: trial_of(serving)._queue.empty())
+        wait_for(lambda: verdicts(client, "shadow") != [])
+    [kept] = verdicts(client, "shadow")
+    assert (kept["tandem.decision"], kept["candidate_refused"], kept["agree"]) == ("worse", 1, 0)
+    assert kept["pairs"] < 25
+    assert kept["difference_high"] < -0.2
+
+
+def test_what_readers_say_of_a_canary_counts_once_an_answer() -> None:
+    kept: list[Contest] = []
+    trial = still_trial(kept.append)
+    comparison = Unpaired(TrialConfig(share=0.5, **QUICK))
+    trial._running = running = _Running(None, Contest("desk@2", "desk@1", comparison))  # type: ignore[arg-type]
+    for answer_id, release in (("tr-1", "desk@1"), ("tr-1", "desk@1"), ("tr-2", "desk@2"), ("tr-3", "desk@9")):
+        trial.thumb(answer_id, release, False)
+    while not trial._queue.empty():
+        trial._take(*trial._queue.get())
+    facts = comparison.facts()
+    assert (facts["candidate_liked_of"], facts["champion_liked_of"]) == (1, 1)
+    for number in range(40):
+        comparison.take(Thumb(str(number), number % 2 == 0, number % 2 == 1))
+    assert comparison.outcome == "worse"  # by thumbs alone
+    assert "share of thumbs that are up -0." in comparison.say()
+    trial._end(running)
+    assert kept == [running.contest]
+
+
+def still_trial(keep: Any) -> Trial:
+    """One whose thread is not started."""
+    return Trial(
+        "canary",
+        TrialConfig(share=0.5),
+        None,  # type: ignore[arg-type]
+        candidate=lambda: None,
+        load=lambda number: pytest.fail("nothing is loaded"),
+        compare=lambda: Unpaired(TrialConfig()),
+        judged=lambda champion, candidate: False,
+        keep=keep,
+        seconds=60,
+        poll_seconds=1,
+        retry_seconds=1,
+    )
+
+
+def test_the_two_ways_to_try_a_candidate_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="try the candidate one way at a time"):
+        ServiceConfig.model_validate({"canary": {"share": 0.1}, "shadow": {"share": 0.1}})
+    with pytest.raises(ValueError, match="nobody would be left to compare with"):
+        ServiceConfig.model_validate({"canary": {"share": 1}})
 
 
 TEA, BUS = passage("Green tea is steeped hot.", document="tea.md"), passage("The bus is red.", document="bus.md")

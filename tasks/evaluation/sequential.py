@@ -121,6 +121,32 @@ class PairedTest:
             self.outcome = "no worse"
 
 
+class UnpairedTest:
+    """The same on two groups of values in [0, 1] that belong to different questions; needs many more of them.
+
+    The difference is not less than the candidate's lower end minus the champion's upper end, nor more than the other
+    way round; either group has half of the error.
+    """
+
+    def __init__(self, max_loss: float, confidence: float) -> None:
+        self.champion, self.candidate = (ConfidenceSequence(0, 1, (1 + confidence) / 2) for _ in range(2))
+        self._max_loss = max_loss
+
+    @property
+    def difference(self) -> Interval:
+        """Candidate minus champion; the count is that of the candidate."""
+        ours, theirs = self.candidate.interval(), self.champion.interval()
+        return Interval(ours.mean - theirs.mean, ours.low - theirs.high, ours.high - theirs.low, ours.count)
+
+    @property
+    def outcome(self) -> Outcome:
+        """As it stands: the first one that is not undecided holds."""
+        difference = self.difference
+        if difference.high < -self._max_loss:
+            return "worse"
+        return "no worse" if difference.low > -self._max_loss else "undecided"
+
+
 def _boundary(outside: float, inside: float, is_outside: Callable[[float], bool]) -> float:
     """Where the interval ends between a point that may lie outside and the mean; errs to the outside."""
     if not is_outside(outside):
