@@ -184,7 +184,8 @@ def _publish(mode: Mode, name: str, contest: Contest, run: str) -> None:
         return
     if not url:
         return
-    from prefect.artifacts import create_markdown_artifact
+    from prefect import get_client
+    from prefect.client.schemas.actions import ArtifactCreate
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from tasks.progress import artifact_key
@@ -196,5 +197,8 @@ def _publish(mode: Mode, name: str, contest: Contest, run: str) -> None:
         f"# {contest.candidate} as {mode} beside {contest.champion}: {comparison.outcome}\n\n"
         f"{comparison.say()}.\n\n{markdown_table(['what', 'value'], facts)}\n\nMLflow: run `{run}`\n"
     )
-    with temporary_settings({PREFECT_API_URL: url}):  # of this thread, which knows no other settings
-        create_markdown_artifact(report, key=artifact_key(f"live-{mode}", name), description=comparison.outcome)
+    key = artifact_key(f"live-{mode}", name)
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as server:
+        server.create_artifact(
+            ArtifactCreate(key=key, type="markdown", data=report, description=f"{name}: {comparison.outcome}")
+        )
