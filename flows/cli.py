@@ -24,7 +24,7 @@ from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, Ta
 if TYPE_CHECKING:
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released
+    from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
 
 app = typer.Typer(
     name="tandem",
@@ -162,6 +162,24 @@ def evaluate(
     done = _run(call)
     _show(as_json, asdict(done), lambda: _print_evaluated(done))
     raise typer.Exit(0 if done.decision == "passed" else 1)
+
+
+@app.command()
+def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow/.")], as_json: Json = False) -> None:
+    """Ask two releases again what people asked, and stop once it is clear whether one is worse."""
+    from tasks.config.loading import load_config
+    from tasks.config.shadow import ShadowConfig
+
+    loaded = load_config(config, ShadowConfig)
+
+    def call() -> "Shadowed":
+        from flows.shadow import shadow as flow
+
+        return flow(loaded)
+
+    done = _run(call)
+    _show(as_json, asdict(done), lambda: _print_shadowed(done))
+    raise typer.Exit(0 if done.decision == "no worse" else 1)
 
 
 @app.command()
@@ -628,6 +646,16 @@ def _print_evaluated(done: "Evaluated") -> None:
         [[where, *(of.get(where, 0) for of in counts), text] for where, text in ADDRESSES.items() if where],
     )
     print(f"{next(iter(done.scores))} {done.decision}")
+    for reason in done.reasons:
+        print(f"- {reason}")
+
+
+def _print_shadowed(done: "Shadowed") -> None:
+    names = done.scores[done.champion]
+    beside = (done.champion, done.candidate)
+    _table([done.name, *beside], [[name, *(_rounded(done.scores[each][name]) for each in beside)] for name in names])
+    _table(["", ""], [[name, f"{count:,}"] for name, count in done.counts.items()])
+    print(f"{done.candidate} against {done.champion}: {done.decision}")
     for reason in done.reasons:
         print(f"- {reason}")
 

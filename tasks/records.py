@@ -433,6 +433,26 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadowed:
+    """What a comparison of two releases came to, as the flow's result and as the command's closing table."""
+
+    name: str
+    champion: str
+    """As ``name@number``, like the candidate."""
+    candidate: str
+    decision: Literal["no worse", "worse", "undecided"]
+    reasons: tuple[str, ...]
+    counts: dict[str, int]
+    scores: dict[str, dict[str, float]]
+    """By release, then by measure."""
+    difference: tuple[float, float, float]
+    """Of an answer's worth, candidate minus champion: mean, and the interval that holds at any time."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    """In MLflow."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that the check of a data set found."""
 

@@ -5,6 +5,7 @@ Knows nothing of Prefect, so that a model loaded from MLflow starts quickly.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from tasks import adapters, serving
@@ -63,21 +64,25 @@ def live_release(name: str, home: Home, config: ServiceConfig) -> LiveRelease:
     Raises a TandemError where neither the live version nor the one before it loads.
     """
     client = connect(home)
+    where, load = partial(target_of, client, name), partial(open_proven, client, name, home=home)
+    return LiveRelease(name, where, load, keep=config.open_releases, retry_seconds=config.retry_seconds)
 
-    def resolve() -> Target:
-        with failures_explained(client.tracking_uri):
-            reach(client.tracking_uri)  # in seconds, where MLflow's own client would try for minutes
-        now = pointers(client, name)
-        return Target(now.champion, now.previous)
 
-    def load(number: int) -> Assistant:
-        manifest = _manifest_of(client, name, number)
-        prove(asdict(manifest))
-        assistant = open_manifest(manifest, home)
-        assistant.reader.warm()
-        return assistant
+def target_of(client: MlflowClient, name: str) -> Target:
+    """Where the release's aliases stand. Raises RegistryError where MLflow does not say."""
+    with failures_explained(client.tracking_uri):
+        reach(client.tracking_uri)  # in seconds, where MLflow's own client would try for minutes
+    now = pointers(client, name)
+    return Target(now.champion, now.previous, now.candidate, held=now.hold is not None)
 
-    return LiveRelease(name, resolve, load, keep=config.open_releases, retry_seconds=config.retry_seconds)
+
+def open_proven(client: MlflowClient, name: str, number: int, home: Home) -> Assistant:
+    """A version that is shown to load and fit, ready to answer. Raises a TandemError where it is not fit."""
+    manifest = _manifest_of(client, name, number)
+    prove(asdict(manifest))
+    assistant = open_manifest(manifest, home)
+    assistant.reader.warm()
+    return assistant
 
 
 def part(client: MlflowClient, pinned: str) -> dict[str, Any]:

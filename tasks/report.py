@@ -132,7 +132,7 @@ def show_report(
         return
     where = f"\n\nMLflow ({home.tracking_uri}): experiment `{experiment}`, run `{run_id}`\n" if run_id else ""
     create_markdown_artifact(report + where, key=artifact_key(flow, name), description=f"{name}: {decision}")
-    if run_id and home.tracking_uri.startswith("http"):
+    if version and run_id and home.tracking_uri.startswith("http"):
         create_link_artifact(
             f"{home.tracking_uri}/#/models/{name}/versions/{version}",
             link_text=f"{name} version {version} in MLflow",

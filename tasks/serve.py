@@ -1,4 +1,4 @@
-"""Serves a release over HTTP: `tandem serve`. Knows nothing of Prefect."""
+"""Serves a release over HTTP: `tandem serve`. Needs no Prefect, and loads none."""
 
 import logging
 import socket
@@ -20,6 +20,7 @@ from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.trace_writer import TraceWriter
 from tasks.registry.traces import experiment_of
 from tasks.releases import live_release
+from tasks.trial import open_trial
 
 DESK_WORKERS, DESK_WAITING = 2, 32
 BACKLOG = 2048
@@ -36,8 +37,9 @@ def open_service(name: str, config: ServiceConfig, home: Home) -> Service:
         )
     client = connect(home)
     limits = config.limits
+    live = live_release(name, home, config)
     return Service(
-        live=live_release(name, home, config),
+        live=live,
         config=config,
         keys=keys,
         open=config.loopback and not keys.file.exists(),
@@ -46,6 +48,7 @@ def open_service(name: str, config: ServiceConfig, home: Home) -> Service:
         traces=Traces(config.tracing, _writer(name, config, client)),
         client=client,
         metrics=Metrics(),
+        trial=open_trial(live, config, home, client),
     )
 
 

@@ -16,6 +16,7 @@ from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
 from tasks.config.service import ServiceConfig
+from tasks.config.shadow import ShadowConfig
 from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
 from tasks.errors import ConfigError
 
@@ -32,6 +33,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "release": ReleaseConfig,
     "service": ServiceConfig,
     "sft": SftConfig,
+    "shadow": ShadowConfig,
     "suites/answers": AnswersConfig,
     "suites/guardrails": GuardrailsConfig,
 }
@@ -51,13 +53,14 @@ FORMS = [
     AnswersConfig,
     GuardrailsConfig,
     ServiceConfig,
+    ShadowConfig,
 ]
 
 
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONF)))
 def test_every_file_fits_its_class(file: Path) -> None:
     loaded = load_config(file, CLASS_OF[str(file.parent.relative_to(CONF))])
-    if isinstance(loaded, (AnswersConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig)):
+    if isinstance(loaded, (AnswersConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig, ShadowConfig)):
         assert loaded.name == file.stem
 
 

@@ -47,6 +47,22 @@ class TracingConfig(Strict):
     """Traces that may wait to be written; further ones are lost, and counted."""
 
 
+class TrialConfig(Strict):
+    """The release that waits as `candidate` beside the live one, until it is clear whether it is worse."""
+
+    share: Share = 0.0
+    """Share of the conversations that it gets; 0 for none. All of a conversation goes one way."""
+    max_loss: float = Field(0.05, ge=0, lt=1)
+    """Mean loss that is tolerated: of an answer's worth in a shadow, of the share of answers with citations and of
+    thumbs up in a canary."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """How sure the verdict must be, however often one looks."""
+    max_pairs: int = Field(5000, ge=1, le=1_000_000)
+    """Answers of the candidate after which the comparison ends undecided."""
+    waiting: int = Field(100, ge=1, le=100_000)
+    """Answers that may wait to be compared; further ones are left out, and counted."""
+
+
 class ServiceConfig(Strict):
     """Where a release answers, to whom, within which limits, and what is kept of it."""
 
@@ -69,6 +85,10 @@ class ServiceConfig(Strict):
     """What is refused."""
     tracing: TracingConfig = TracingConfig()
     """What is kept."""
+    canary: TrialConfig = TrialConfig()
+    """Conversations that the candidate answers in place of the live release."""
+    shadow: TrialConfig = TrialConfig()
+    """Conversations of which the candidate is asked a copy, after the live release has answered."""
 
     def keys_file(self, home: Home) -> Path:
         """Where the hashed keys lie."""
@@ -83,6 +103,14 @@ class ServiceConfig(Strict):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @model_validator(mode="after")
+    def _tries_one_way(self) -> "ServiceConfig":
+        if self.canary.share and self.shadow.share:
+            raise ValueError("canary.share and shadow.share are both set: try the candidate one way at a time")
+        if self.canary.share == 1:
+            raise ValueError("canary.share is 1: nobody would be left to compare with")
+        return self
 
     @model_validator(mode="after")
     def _has_a_file_of_keys(self) -> "ServiceConfig":

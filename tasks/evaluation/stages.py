@@ -74,6 +74,15 @@ def is_right(answer: Answer, query: GoldenQuery) -> bool:
     return cites and (not query.answers or holds(said(answer), query.answers))
 
 
+def support(answer: Answer) -> float:
+    """The share of an answer's words that stand in the passages it cites, as a mean over sentences; 0 for a refusal."""
+    shares = [
+        share_held(sentence.text, [answer.passages[number - 1].text for number in sentence.cited])
+        for sentence in answer.sentences
+    ]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
 def score_rows(rows: Sequence[Row], confidence: float = 0.95) -> dict[str, Score]:
     """Every score that the rows come to, retrieval first; one that concerns no row has no rows.
 
@@ -101,7 +110,7 @@ def score_rows(rows: Sequence[Row], confidence: float = 0.95) -> dict[str, Score
         score("token_f1", known, [token_f1(said(row.whole), row.query.answers) for row in known]),
         score("citation_precision", answered, [_precision(row) for row in answered]),
         score("citation_recall", answered, [_recall(row) for row in answered]),
-        score("support", answered, [_support(row.whole) for row in answered]),
+        score("support", answered, [support(row.whole) for row in answered]),
         score("refusal_precision", [*wrongly, *rightly], [0.0] * len(wrongly) + [1.0] * len(rightly)),
         score("refusal_recall", rows, [float(row.without.refused) for row in rows]),
         score("question_similarity", answered, [row.similarity for row in answered]),
@@ -172,11 +181,3 @@ def _precision(row: Row) -> float:
 def _recall(row: Row) -> float:
     wanted = {document_of(each) for each in row.query.relevant}
     return len(wanted & {passage.document for passage in row.whole.cited}) / len(wanted)
-
-
-def _support(answer: Answer) -> float:
-    shares = [
-        share_held(sentence.text, [answer.passages[number - 1].text for number in sentence.cited])
-        for sentence in answer.sentences
-    ]
-    return sum(shares) / len(shares) if shares else 0.0

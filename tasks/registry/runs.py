@@ -44,6 +44,13 @@ def reopen_run(client: MlflowClient, experiment: str, tag: str, value: str) -> s
 
 
 @explained
+def has_run(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> bool:
+    """Whether a run of the experiment that is not deleted has these tags."""
+    query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+    return bool(client.search_runs([experiment_id(client, experiment)], query, max_results=1))
+
+
+@explained
 def log(
     client: MlflowClient,
     run_id: str,

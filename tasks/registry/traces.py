@@ -7,23 +7,24 @@ by whoever makes the record, so that a response can name its trace before that i
 import json
 import secrets
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Expectation, Feedback, Span, TraceInfo, TraceLocation, TraceState
+from mlflow.entities import Expectation, Feedback, Span, Trace, TraceInfo, TraceLocation, TraceState
 from mlflow.entities.assessment_source import AssessmentSource, AssessmentSourceType
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.client import TracingClient
 from mlflow.tracing.constant import SpanAttributeKey, TokenUsageKey, TraceMetadataKey, TraceTagKey
 
 from tasks.errors import RegistryError
-from tasks.registry.connection import explained
+from tasks.registry.connection import explained, failures_explained
 from tasks.registry.runs import experiment_id
 
 PREFIX = "tr-"
 LONGEST_PREVIEW = 1000
+PAGE = 100
 THUMB = "thumb"
 CORRECTION = "correction"
 
@@ -57,6 +58,19 @@ class TraceRecord:
     """What went wrong, in a word; empty where nothing did."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A trace as it was written, and what people said of the answer; the last word counts."""
+
+    trace_id: str
+    tags: Mapping[str, str]
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    """Of the whole, with the texts that were allowed to be kept."""
+    thumb: bool | None = None
+    correction: str = ""
+
+
 def new_trace_id() -> str:
     """The id of a trace that is yet to be written."""
     return PREFIX + secrets.token_hex(16)
@@ -75,6 +89,29 @@ def write_traces(client: MlflowClient, experiment: str, records: Sequence[TraceR
     for record in records:
         tracing.start_trace(_info(record, experiment))
     tracing.log_spans(experiment, [span for record in records for span in _spans(record)])
+
+
+def read_traces(client: MlflowClient, experiment: str, since: float) -> Iterator[Recorded]:
+    """The traces of answers in the experiment of this name, back to a time in seconds since the epoch, newest first.
+
+    Those without an answer are left out. There are none where there is no such experiment.
+    """
+    tracing, token = TracingClient(client.tracking_uri), None
+    query = f"attributes.timestamp_ms >= {int(since * 1000)} AND attributes.status = 'OK'"
+    with failures_explained(client.tracking_uri):
+        found = client.get_experiment_by_name(experiment)
+    while found:
+        with failures_explained(client.tracking_uri):
+            page = tracing.search_traces(
+                locations=[found.experiment_id],
+                filter_string=query,
+                max_results=PAGE,
+                order_by=["attributes.timestamp_ms DESC"],
+                page_token=token,
+            )
+        yield from map(_recorded, page)
+        if not (token := page.token):
+            return
 
 
 @explained
@@ -113,6 +150,21 @@ def assess(
         raise RegistryError(f"there is no trace {trace_id} in MLflow")
     tracing = TracingClient(client.tracking_uri)
     return [str(tracing.log_assessment(trace_id, one).assessment_id) for one in said]
+
+
+def _recorded(trace: Trace) -> Recorded:
+    whole = next((span for span in trace.data.spans if span.parent_id is None), None)
+    assessments = sorted(trace.info.assessments, key=lambda one: one.create_time_ms or 0)
+    thumbs = [one.value for one in assessments if isinstance(one, Feedback) and one.name == THUMB]
+    corrections = [one.value for one in assessments if isinstance(one, Expectation) and one.name == CORRECTION]
+    return Recorded(
+        trace_id=trace.info.trace_id,
+        tags=dict(trace.info.tags),
+        inputs=(whole.inputs if whole else None) or {},
+        outputs=(whole.outputs if whole else None) or {},
+        thumb=bool(thumbs[-1]) if thumbs else None,
+        correction=str(corrections[-1]) if corrections else "",
+    )
 
 
 def _info(record: TraceRecord, experiment: str) -> TraceInfo:

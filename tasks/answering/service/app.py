@@ -20,8 +20,12 @@ def create_app(service: Service) -> FastAPI:
         follower = Follower(service.live, service.config.poll_seconds)
         follower.start()
         service.traces.start()
+        if service.trial:
+            service.trial.start()
         yield
         follower.stop()
+        if service.trial:
+            service.trial.stop()
         service.admission.close()
         service.desk.close()
         service.traces.stop()
@@ -29,7 +33,7 @@ def create_app(service: Service) -> FastAPI:
     # the pages that show the interface load scripts from elsewhere; /openapi.json is there for any other tool
     app = FastAPI(title="Tandem", docs_url=None, redoc_url=None, lifespan=running)
     app.state.service = service
-    service.metrics.watch(service.live, lambda: service.admission.taken, service.traces)
+    service.metrics.watch(service.live, lambda: service.admission.taken, service.traces, service.trial)
     for part in (chat, finding, feedback, health):
         app.include_router(part.router)
     explain_errors(app)

@@ -17,6 +17,7 @@ from tasks.answering.service.errors import ServiceError
 from tasks.answering.service.keys import Key
 from tasks.answering.service.state import Service, needs, service_of, tenant_of
 from tasks.answering.service.tracing import KEY_TAG, TENANT_TAG, record_of, record_of_failure
+from tasks.answering.service.trial import Conversation
 from tasks.records import Answer, Passage
 
 router = APIRouter()
@@ -58,6 +59,8 @@ class ChatRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
     tenant: str | None = Field(None, min_length=1, max_length=200)
+    user: str | None = Field(None, max_length=1000)
+    """Who asks, for a caller that asks for many: a candidate on trial gets all of a conversation or nothing."""
     n: int | None = None
     tools: list[Any] | None = None
     functions: list[Any] | None = None
@@ -78,6 +81,12 @@ class ChatRequest(BaseModel):
                 "unsupported",
                 "messages",
             )
+
+    def conversation(self, key: Key) -> Conversation:
+        """Known by who asks and by how it begins, since chat clients send every turn again."""
+        turns = [message.model_dump_json() for message in self.messages if message.role == "user"]
+        mark = "\0".join((key.id, self.tenant or "", self.user or "", *turns[:1]))
+        return Conversation(mark, first=len(turns) == 1)
 
     def question(self, longest: int) -> str:
         """The last message of the user. Earlier turns are accepted, as chat clients send them, and not read yet.
@@ -115,7 +124,8 @@ async def chat(asked: ChatRequest, request: Request, key: Asking, service: Servi
     request.scope["tandem"]["id"] = answer_id
     tags = {TENANT_TAG: tenant or "", KEY_TAG: key.id}
     answer = await service.admission.run(
-        partial(_answer, service, question, tenant, answer_id, tags), service.config.limits.seconds
+        partial(_answer, service, question, tenant, asked.conversation(key), answer_id, tags),
+        service.config.limits.seconds,
     )
     service.metrics.answered(answer)
     head = {"id": answer_id, "created": int(time.time()), "model": answer.versions["release"]}
@@ -169,13 +179,23 @@ def place_of(passage: Passage, with_text: bool) -> dict[str, Any]:
     return place | {"tags": list(passage.tags)} | ({"text": passage.text} if with_text else {})
 
 
-def _answer(service: Service, question: str, tenant: str | None, answer_id: str, tags: Mapping[str, str]) -> Answer:
-    """In a thread: the whole answer comes from the release that is live when its turn comes."""
+def _answer(
+    service: Service,
+    question: str,
+    tenant: str | None,
+    conversation: Conversation,
+    answer_id: str,
+    tags: Mapping[str, str],
+) -> Answer:
+    """In a thread: the whole answer comes from the release that is live when its turn comes, or from one on trial."""
     assistant: Assistant = service.live.assistant
     traced = answer_id.startswith("tr-")
     started = time.time_ns()
     try:
-        answer = assistant.answer(question, tenant)
+        if service.trial:
+            answer = service.trial.answer(assistant, question, tenant, conversation)
+        else:
+            answer = assistant.answer(question, tenant)
     except Exception as error:
         if traced:
             kind = type(error).__name__

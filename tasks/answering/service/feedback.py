@@ -58,4 +58,7 @@ def _keep(service: Service, said: FeedbackRequest, key: Key) -> list[str]:
         raise unknown  # not even that there is one
     thumb = None if said.thumb is None else said.thumb == "up"
     by = key.id or "anybody"
-    return assess(service.client, said.id, by=by, thumb=thumb, correction=said.correction, comment=said.comment)
+    kept = assess(service.client, said.id, by=by, thumb=thumb, correction=said.correction, comment=said.comment)
+    if service.trial and thumb is not None:
+        service.trial.thumb(said.id, tags[RELEASE_TAG], thumb)
+    return kept

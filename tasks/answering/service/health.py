@@ -34,12 +34,14 @@ async def readyz(request: Request, service: Serving) -> JSONResponse:
     if not _may_monitor(request, service):
         return JSONResponse({"status": "ready"})
     live, failed = service.live, service.live.failed
+    trial = service.trial
     details = {
-        "problems": live.problems,
+        "problems": [*live.problems, *(trial.problems if trial else ())],
         "versions": dict(live.assistant.versions),
         "wanted": failed.number if failed else live.number,
         "registry": "answers" if live.registry_answers else "does not answer",
         "taken": service.admission.taken,
+        "tried": trial.contest.candidate if trial and trial.contest else None,
     }
     return JSONResponse({"status": "ready", **details})
 

@@ -23,6 +23,8 @@ class Target:
 
     champion: int | None
     previous: int | None = None
+    candidate: int | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

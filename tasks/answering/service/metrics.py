@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from tasks.answering.service.live import LiveRelease
+from tasks.answering.service.trial import Trial
 from tasks.records import Answer
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -55,9 +56,11 @@ class Metrics:
         self._tokens.labels("read").inc(answer.tokens_in)
         self._tokens.labels("written").inc(answer.tokens_out)
 
-    def watch(self, live: LiveRelease, taken: Callable[[], int], traces: Kept) -> None:
-        """Let what is live, what is under way and what is kept be read at every scrape."""
+    def watch(self, live: LiveRelease, taken: Callable[[], int], traces: Kept, trial: Trial | None) -> None:
+        """Let what is live, what is under way, what is kept and what is tried be read at every scrape."""
         self.registry.register(_State(live, taken, traces))
+        if trial:
+            self.registry.register(_Tried(trial))
 
 
 class _State:
@@ -85,3 +88,22 @@ class _State:
             ("tandem_traces_lost", "Traces lost", traces.lost),
         ):
             yield CounterMetricFamily(name, text, value=float(count))
+
+
+class _Tried:
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+
+    def collect(self) -> Iterator[Metric]:
+        trial = self._trial
+        running = GaugeMetricFamily("tandem_trial_running", "Whether a candidate is tried now", labels=["mode"])
+        running.add_metric([trial.mode], float(trial.contest is not None))
+        yield running
+        for name, text, count in (
+            ("tandem_trial_compared", "Answers, or pairs of a shadow, that were compared", trial.compared),
+            ("tandem_trial_dropped", "Answers left out because too many waited", trial.dropped),
+            ("tandem_trial_failures", "Times that the candidate failed to answer", trial.failures),
+        ):
+            family = CounterMetricFamily(name, text, labels=["mode"])
+            family.add_metric([trial.mode], float(count))
+            yield family

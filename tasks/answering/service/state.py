@@ -12,6 +12,7 @@ from tasks.answering.service.keys import ANYBODY, Key, Keys, Right
 from tasks.answering.service.live import LiveRelease
 from tasks.answering.service.metrics import Metrics
 from tasks.answering.service.tracing import Traces
+from tasks.answering.service.trial import Trial
 from tasks.config.service import ServiceConfig
 from tasks.registry.connection import MlflowClient
 
@@ -34,6 +35,8 @@ class Service:
     traces: Traces
     client: MlflowClient
     metrics: Metrics
+    trial: Trial | None = None
+    """Of the release that waits, where the settings ask for one."""
 
 
 async def service_of(request: Request) -> Service:
