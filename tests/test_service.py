@@ -245,6 +245,8 @@ def test_a_key_of_one_tenant_reaches_no_other_tenants_passages(locked: Serving, 
 def test_feedback_is_kept_on_the_trace_that_the_response_names(
     locked: Serving, keys: dict[str, str], shared: Home
 ) -> None:
+    locked.ask(key=keys["north"])
+    wait_for(lambda: locked.service.traces.waiting == 0)  # the process that writes them has begun
     answer_id = locked.ask(key=keys["north"]).json()["id"]
     said = {"id": answer_id, "thumb": "down", "correction": "At seventy.", "comment": "It burnt."}
 
