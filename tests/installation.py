@@ -32,7 +32,7 @@ def tandem(home: Home, *arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in OWN}
     environment["TANDEM_HOME"] = str(home.root)
     command = [str(TANDEM), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def write_deployments(folder: Path, *deployments: dict[str, Any]) -> Path:

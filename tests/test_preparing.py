@@ -196,6 +196,6 @@ def test_a_model_without_tokenizer_is_named_before_any_work(tmp_path: Path) -> N
 @needs_real_data
 def test_real_files_fit_into_the_smallest_memory_one_can_configure() -> None:
     names = ["test.pdf", "test.docx", "test_wikipedia.html", "test.xlsx", "test.epub"]
-    with preparer(memory_mb=256) as pool:
+    with preparer(memory_mb=256, timeout_seconds=120) as pool:
         results = list(pool.prepare(job(name, (FORMATS / name).read_bytes()) for name in names))
-    assert all(isinstance(result, PreparedDocument) and result.chunks for result in results)
+    assert [result for result in results if not (isinstance(result, PreparedDocument) and result.chunks)] == []

@@ -22,7 +22,7 @@ MODES: tuple[Mode, ...] = ("vector", "text", "hybrid")
 @pytest.mark.realdata
 @needs_real_data
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_after_each_of_thirty_real_nights_the_index_equals_one_built_from_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
