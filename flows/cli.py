@@ -89,9 +89,7 @@ def reindex(
 
         return flow(loaded, allow_deletions)
 
-    night = _run(call)
-    _show(as_json, asdict(night), lambda: _print_night(night))
-    raise typer.Exit(0 if night.decision in ("promote", "unchanged") else 1)
+    _close(_run(call), as_json, _print_night, "promote", "unchanged")
 
 
 @app.command()
@@ -107,7 +105,7 @@ def sft(config: Annotated[Path, typer.Argument(help="A file under conf/sft/.")],
 
         return finetune_sft(loaded)
 
-    _finetuned(_run(call), as_json)
+    _close(_run(call), as_json, _print_finetune, "promote")
 
 
 @app.command()
@@ -123,7 +121,7 @@ def dpo(config: Annotated[Path, typer.Argument(help="A file under conf/dpo/.")],
 
         return finetune_dpo(loaded)
 
-    _finetuned(_run(call), as_json)
+    _close(_run(call), as_json, _print_finetune, "promote")
 
 
 @app.command()
@@ -139,9 +137,7 @@ def release(config: Annotated[Path, typer.Argument(help="A file under conf/relea
 
         return flow(loaded)
 
-    done = _run(call)
-    _show(as_json, asdict(done), lambda: _print_release(done))
-    raise typer.Exit(0 if done.decision in ("promote", "unchanged") else 1)
+    _close(_run(call), as_json, _print_release, "promote", "unchanged")
 
 
 @app.command()
@@ -159,9 +155,7 @@ def evaluate(
 
         return flow(loaded)
 
-    done = _run(call)
-    _show(as_json, asdict(done), lambda: _print_evaluated(done))
-    raise typer.Exit(0 if done.decision == "passed" else 1)
+    _close(_run(call), as_json, _print_evaluated, "passed")
 
 
 @app.command()
@@ -177,9 +171,7 @@ def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow
 
         return flow(loaded)
 
-    done = _run(call)
-    _show(as_json, asdict(done), lambda: _print_shadowed(done))
-    raise typer.Exit(0 if done.decision == "no worse" else 1)
+    _close(_run(call), as_json, _print_shadowed, "no worse")
 
 
 @app.command()
@@ -620,9 +612,10 @@ def _print_night(night: "Night") -> None:
         print(f"  set aside: {problem.document}: {problem.reason}")
 
 
-def _finetuned(done: "Finetune", as_json: bool) -> None:
-    _show(as_json, asdict(done), lambda: _print_finetune(done))
-    raise typer.Exit(0 if done.decision == "promote" else 1)
+def _close(done: Any, as_json: bool, show: Callable[[Any], None], *good: str) -> None:
+    """Show what a flow came to; exit status 1 for any other decision than these."""
+    _show(as_json, asdict(done), lambda: show(done))
+    raise typer.Exit(0 if done.decision in good else 1)
 
 
 def _print_finetune(done: "Finetune") -> None:

@@ -10,7 +10,7 @@ from tasks.passing import whole
 from tasks.records import Evaluated
 from tasks.registry.connection import connect
 from tasks.registry.versions import pin
-from tasks.report_evaluation import keep_evaluation, publish, summarise, write_report
+from tasks.report_evaluation import keep_evaluation, publish, score_all, summarise, write_report
 from tasks.timing import timed
 from tasks.tracking import mlflow_run
 
@@ -30,8 +30,9 @@ def evaluate(config: AnswersConfig) -> Evaluated:
         for release in releases:
             with timed(seconds, f"ask {release}"):
                 asked[release] = appraise(release, whole(queries))
-        done = summarise(config, asked, seconds, run_id)
-        report = write_report(config, asked, done)
+        scores = score_all(config, asked)
+        done = summarise(config, asked, scores, seconds, run_id)
+        report = write_report(config, asked, scores, done)
         keep_evaluation(config, whole(asked), done, report)
     publish(done, report, home)
     return done

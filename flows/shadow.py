@@ -2,12 +2,12 @@
 
 from prefect import flow
 
-from tasks.compose import pin
 from tasks.config.settings import find_home
 from tasks.config.shadow import ShadowConfig
 from tasks.passing import whole
 from tasks.records import Shadowed
 from tasks.registry.connection import connect
+from tasks.registry.versions import pin
 from tasks.replay import questions_of, replay
 from tasks.report_shadow import keep_shadow, publish, summarise, write_report
 from tasks.timing import timed

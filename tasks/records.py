@@ -432,6 +432,10 @@ class Evaluated:
     """In MLflow."""
 
 
+Outcome = Literal["worse", "no worse", "undecided"]
+"""Of a candidate against a champion, by a sequential test."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shadowed:
     """What a comparison of two releases came to, as the flow's result and as the command's closing table."""
@@ -440,7 +444,7 @@ class Shadowed:
     champion: str
     """As ``name@number``, like the candidate."""
     candidate: str
-    decision: Literal["no worse", "worse", "undecided"]
+    decision: Outcome
     reasons: tuple[str, ...]
     counts: dict[str, int]
     scores: dict[str, dict[str, float]]

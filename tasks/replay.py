@@ -12,8 +12,9 @@ from tasks.config.shadow import ShadowConfig
 from tasks.errors import ConfigError, ModelError, TandemError
 from tasks.evaluation.golden import document_of, load_golden
 from tasks.evaluation.pairs import Pair, Question, Reply
-from tasks.evaluation.sequential import Outcome, PairedTest
+from tasks.evaluation.sequential import PairedTest
 from tasks.progress import progress
+from tasks.records import Outcome
 from tasks.registry.connection import connect
 from tasks.registry.traces import Recorded, read_traces
 from tasks.releases import open_release

@@ -15,7 +15,7 @@ from tasks.evaluation.statistics import estimate, say_interval
 from tasks.records import Evaluated
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
-from tasks.registry.runs import log, log_table
+from tasks.registry.runs import DECISION_TAG, log, log_table
 from tasks.report import markdown_table, show_report, table_of
 
 ROWS_FILE = "answers.json"
@@ -24,11 +24,17 @@ LONGEST = 200
 
 Asked = Mapping[str, Sequence[Row]]
 """By release, as ``name@number``; the first one is judged."""
+Scored = Mapping[str, Mapping[str, Score]]
+"""By release, then by score."""
 
 
-def summarise(config: AnswersConfig, asked: Asked, seconds: dict[str, float], run_id: str) -> Evaluated:
+def score_all(config: AnswersConfig, asked: Asked) -> Scored:
+    """Every score of every release."""
+    return {release: score_rows(rows, config.confidence) for release, rows in asked.items()}
+
+
+def summarise(config: AnswersConfig, asked: Asked, scores: Scored, seconds: dict[str, float], run_id: str) -> Evaluated:
     """What the evaluation came to, as one record."""
-    scores = {release: score_rows(rows, config.confidence) for release, rows in asked.items()}
     decision, reasons = judge_suite(config, scores)
     return Evaluated(
         suite=config.name,
@@ -44,9 +50,8 @@ def summarise(config: AnswersConfig, asked: Asked, seconds: dict[str, float], ru
     )
 
 
-def write_report(config: AnswersConfig, asked: Asked, done: Evaluated) -> str:
+def write_report(config: AnswersConfig, asked: Asked, scores: Scored, done: Evaluated) -> str:
     """The evaluation as markdown."""
-    scores = {release: score_rows(rows, config.confidence) for release, rows in asked.items()}
     first = next(iter(asked))
     wrong = worst(asked[first], config.worst)
     differences = _differences(scores, config.confidence)
@@ -81,7 +86,7 @@ def keep_evaluation(config: AnswersConfig, asked: Asked, done: Evaluated, report
             for release, scores in done.scores.items()
             for name, value in scores.items()
         },
-        tags={"tandem.decision": done.decision},
+        tags={DECISION_TAG: done.decision},
         texts={REPORT_FILE: report, "config.yaml": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)},
     )
     rows = [_as_record(release, row) for release, of in asked.items() for row in of]
@@ -93,7 +98,7 @@ def publish(done: Evaluated, report: str, home: Home) -> None:
     show_report("evaluation", f"evaluation-{done.suite}", done.suite, done.decision, None, done.run_id, report, home)
 
 
-def _scores(scores: Mapping[str, Mapping[str, Score]]) -> list[dict[str, str]]:
+def _scores(scores: Scored) -> list[dict[str, str]]:
     first = next(iter(scores.values()))
     return [
         {"score": name, "questions": str(len(first[name].rows))}
@@ -102,7 +107,7 @@ def _scores(scores: Mapping[str, Mapping[str, Score]]) -> list[dict[str, str]]:
     ]
 
 
-def _differences(scores: Mapping[str, Mapping[str, Score]], confidence: float) -> list[dict[str, str]]:
+def _differences(scores: Scored, confidence: float) -> list[dict[str, str]]:
     """The first release minus every other one, for scores that are of the same questions."""
     (_, ours), *others = scores.items()
     return [

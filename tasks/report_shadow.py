@@ -15,14 +15,15 @@ from prefect import task
 from tasks.config.settings import Home, find_home
 from tasks.config.shadow import ShadowConfig
 from tasks.evaluation.pairs import BASES, Measure, Pair, Reply, measures, most_unlike, share, worth
-from tasks.evaluation.sequential import Interval, Outcome
-from tasks.records import Shadowed
+from tasks.evaluation.statistics import Estimate, say_interval
+from tasks.records import Outcome, Shadowed
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
-from tasks.registry.runs import log, log_table
+from tasks.registry.runs import CANDIDATE_TAG, CHAMPION_TAG, DECISION_TAG, log, log_table
 from tasks.report import markdown_table, show_report, table_of
 
 PAIRS_FILE = "pairs.json"
+VERDICTS = {"no worse": "no worse than", "worse": "worse than", "undecided": "not shown to be no worse than"}
 
 
 def summarise(
@@ -89,9 +90,6 @@ def write_report(config: ShadowConfig, pairs: Sequence[Pair], done: Shadowed) ->
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-VERDICTS = {"no worse": "no worse than", "worse": "worse than", "undecided": "not shown to be no worse than"}
-
-
 @task(name="keep shadow")
 def keep_shadow(config: ShadowConfig, pairs: Sequence[Pair], done: Shadowed, report: str) -> None:
     """Log settings, the verdict as tags, measures, the report, and every pair as a table."""
@@ -107,9 +105,9 @@ def keep_shadow(config: ShadowConfig, pairs: Sequence[Pair], done: Shadowed, rep
         | {what.replace(" ", "_"): float(count) for what, count in done.counts.items()}
         | {"difference": mean, "difference_low": low, "difference_high": high},
         tags={
-            "tandem.decision": done.decision,
-            "tandem.champion": done.champion,
-            "tandem.candidate": done.candidate,
+            DECISION_TAG: done.decision,
+            CHAMPION_TAG: done.champion,
+            CANDIDATE_TAG: done.candidate,
             "tandem.reason": done.reasons[0],
         },
         texts={REPORT_FILE: report, "config.yaml": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)},
@@ -123,11 +121,11 @@ def publish(done: Shadowed, report: str, home: Home) -> None:
 
 
 def _reason(
-    config: ShadowConfig, champion: str, candidate: str, outcome: Outcome, difference: Interval, asked: int
+    config: ShadowConfig, champion: str, candidate: str, outcome: Outcome, difference: Estimate, asked: int
 ) -> str:
     numbers = (
         f"worth of an answer {difference.mean:+.3f} against {champion}, {config.confidence:.0%} interval at any time "
-        f"{_say(difference)}, after {difference.count} of {asked} questions"
+        f"{say_interval(difference, '+')}, after {difference.count} of {asked} questions"
     )
     if outcome == "worse":
         return f"{candidate} loses more than the tolerated {config.max_loss:.3f}: {numbers}."
@@ -166,7 +164,7 @@ def _row(found: Measure, done: Shadowed) -> dict[str, str]:
         done.champion: f"{found.champion:.3f}",
         done.candidate: f"{found.candidate:.3f}",
         "difference": f"{found.difference.mean:+.3f}",
-        "interval": _say(found.difference),
+        "interval": say_interval(found.difference, "+"),
     }
 
 
@@ -196,7 +194,7 @@ def _agreement(pairs: Sequence[Pair], config: ShadowConfig) -> list[dict[str, st
     for what, values in answered.items():
         found = share(values, config.confidence)
         shown = f"{found.mean:.3f}" if values else ""
-        rows.append({"pairs that": what, "of": str(len(values)), "share": shown, "interval": _say(found, "")})
+        rows.append({"pairs that": what, "of": str(len(values)), "share": shown, "interval": say_interval(found)})
     return rows
 
 
@@ -247,7 +245,3 @@ def _as_record(pair: Pair, similar: float) -> dict[str, Any]:
 def _median(pairs: Sequence[Pair], side: str) -> float:
     times = [reply.seconds for pair in pairs if (reply := getattr(pair, side)).answer]
     return median(times) if times else 0.0
-
-
-def _say(found: Interval, sign: str = "+") -> str:
-    return f"{found.low:{sign}.3f} to {found.high:{sign}.3f}"

@@ -12,16 +12,17 @@ from tasks.config.servers import reach
 from tasks.config.service import ServiceConfig, TrialConfig
 from tasks.config.settings import Home
 from tasks.evaluation.pairs import Pair, Question, Reply
-from tasks.evaluation.sequential import ConfidenceSequence, Interval, Outcome, PairedTest, UnpairedTest
+from tasks.evaluation.sequential import ConfidenceSequence, PairedTest, UnpairedTest
+from tasks.evaluation.statistics import Estimate
+from tasks.records import Outcome
 from tasks.registry.connection import MlflowClient
-from tasks.registry.runs import finish, has_run, log, start_run
+from tasks.registry.runs import CANDIDATE_TAG, CHAMPION_TAG, DECISION_TAG, finish, has_run, log, start_run
 from tasks.releases import open_proven, target_of
 
 NOTHING_KNOWN = Question("", "")
 """Nobody has said yet what is right: an answer is worth what its sources hold of it."""
 SIMILAR = 0.5
 LOOK_EVERY = 10
-DECISION_TAG, CHAMPION_TAG, CANDIDATE_TAG = "tandem.decision", "tandem.champion", "tandem.candidate"
 
 
 def open_trial(live: LiveRelease, config: ServiceConfig, home: Home, client: MlflowClient) -> Trial | None:
@@ -141,11 +142,11 @@ def _side(test: UnpairedTest, by_candidate: bool) -> ConfidenceSequence:
     return test.candidate if by_candidate else test.champion
 
 
-def _numbers(name: str, found: Interval) -> dict[str, float]:
+def _numbers(name: str, found: Estimate) -> dict[str, float]:
     return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _said(found: Interval, config: TrialConfig) -> str:
+def _said(found: Estimate, config: TrialConfig) -> str:
     mean = f"{found.mean:+.3f} " if found.mean == found.mean else ""
     return f"{mean}({found.low:+.3f} to {found.high:+.3f}, tolerated -{config.max_loss:.3f}), after {found.count}"
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.evaluation.sequential import ConfidenceSequence, Interval, PairedTest, UnpairedTest
+from tasks.evaluation.sequential import ConfidenceSequence, PairedTest, UnpairedTest
+from tasks.evaluation.statistics import Estimate
 
 CONFIDENCE = 0.9
 RUNS, PAIRS = 150, 200
@@ -103,7 +104,7 @@ def test_the_order_does_not_matter_and_the_interval_is_the_decision(values: list
 
 def test_the_interval_narrows_around_the_mean() -> None:
     sequence = ConfidenceSequence(0, 1, 0.95)
-    assert str(sequence.interval()) == str(Interval(math.nan, 0, 1, 0))
+    assert str(sequence.interval()) == str(Estimate(math.nan, 0, 1, 0))
     widths = []
     for _ in range(3):
         for value in (0.2, 0.4) * 100:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.evaluation.golden import GoldenQuery
-from tasks.evaluation.sequential import ConfidenceSequence, Interval
+from tasks.evaluation.sequential import ConfidenceSequence
 from tasks.evaluation.stages import is_right, said, support
+from tasks.evaluation.statistics import Estimate
 from tasks.evaluation.texts import token_f1
 from tasks.records import Answer
 
@@ -128,7 +129,7 @@ class Measure:
     name: str
     champion: float
     candidate: float
-    difference: Interval
+    difference: Estimate
 
 
 def measures(pairs: Sequence[Pair], confidence: float) -> list[Measure]:
@@ -141,7 +142,7 @@ def measures(pairs: Sequence[Pair], confidence: float) -> list[Measure]:
     ]
 
 
-def share(values: Sequence[bool], confidence: float) -> Interval:
+def share(values: Sequence[bool], confidence: float) -> Estimate:
     """How many hold, with an interval that holds at any time."""
     sequence = ConfidenceSequence(0, 1, confidence)
     for value in values:

@@ -19,26 +19,15 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-Outcome = Literal["worse", "no worse", "undecided"]
+from tasks.evaluation.statistics import Estimate
+from tasks.records import Outcome
 
 BETS = np.geomspace(0.005, 0.995, 24)
 """Shares of what may be lost at most that are staked."""
 HALVINGS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """What is known of a mean after some observations."""
-
-    mean: float
-    """NaN without any observation."""
-    low: float
-    high: float
-    count: int
 
 
 @dataclass(slots=True)
@@ -69,14 +58,14 @@ class ConfidenceSequence:
         """Whether the true mean is certainly less: the upper end of the interval is."""
         return self._won(self._log_wealth(mean, upwards=False))
 
-    def interval(self) -> Interval:
-        """The mean so far, and between what the true one lies."""
+    def interval(self) -> Estimate:
+        """The mean so far, NaN before the first observation, and between what the true one lies."""
         if not self._seen:
-            return Interval(math.nan, self.least, self.most, 0)
+            return Estimate(math.nan, self.least, self.most, 0)
         mean = sum(value * times for value, times in self._seen.items()) / self.count
         low = _boundary(self.least, mean, self.is_above)
         high = _boundary(self.most, mean, self.is_below)
-        return Interval(mean, low, high, self.count)
+        return Estimate(mean, low, high, self.count)
 
     def _won(self, log_wealth: float) -> bool:
         return log_wealth >= math.log(2 / (1 - self.confidence))  # half of the error for either end
@@ -133,10 +122,10 @@ class UnpairedTest:
         self._max_loss = max_loss
 
     @property
-    def difference(self) -> Interval:
+    def difference(self) -> Estimate:
         """Candidate minus champion; the count is that of the candidate."""
         ours, theirs = self.candidate.interval(), self.champion.interval()
-        return Interval(ours.mean - theirs.mean, ours.low - theirs.high, ours.high - theirs.low, ours.count)
+        return Estimate(ours.mean - theirs.mean, ours.low - theirs.high, ours.high - theirs.low, ours.count)
 
     @property
     def outcome(self) -> Outcome:

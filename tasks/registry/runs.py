@@ -20,6 +20,8 @@ MODEL_TAG = "tandem.model"
 CLOSED_TAG = "tandem.closed"
 BATCH = 100
 PAGE = 1000
+DECISION_TAG, CHAMPION_TAG, CANDIDATE_TAG = "tandem.decision", "tandem.champion", "tandem.candidate"
+"""Of a run that compares releases: what it came to, and which they were."""
 
 
 @explained

@@ -16,12 +16,11 @@ from typing import Literal, Protocol
 from tasks.answering.assistant import Assistant
 from tasks.answering.service.live import LiveRelease
 from tasks.config.service import TrialConfig
-from tasks.records import Answer
+from tasks.records import Answer, Outcome
 
 log = logging.getLogger(__name__)
 
 Mode = Literal["canary", "shadow"]
-Outcome = Literal["worse", "no worse", "undecided"]
 END_SECONDS = 5.0
 
 
