@@ -78,3 +78,25 @@ def test_the_weights_of_a_dropped_adapter_are_freed(tiny_model: Path, adapters: 
     with base.using(two) as model:
         assert list(model.peft_config) == [two]
         assert sum(parameter.numel() for parameter in model.parameters()) < both
+
+
+def test_what_all_conversations_begin_with_is_read_once_and_each_is_answered_as_if_alone(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = [{"role": "user", "content": "how hot is soup " * 12}, {"role": "assistant", "content": "80 degrees"}]
+    asked = [[*example, *turns] for turns in [*ASKED, [{"role": "user", "content": "and when does the ferry leave"}]]]
+    model, tokenizer = load_base(tiny_model, torch.float32).eval(), load_tokenizer(tiny_model)
+    alone = [answers(model, tokenizer, [turns], 12)[0] for turns in asked]
+    read: list[int] = []
+    forward = model.model.forward
+
+    def counted(input_ids: torch.Tensor, **kwargs: object) -> object:
+        read.append(input_ids.numel())
+        return forward(input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(model.model, "forward", counted)
+    assert answers(model, tokenizer, asked, 12) == alone
+    monkeypatch.setattr("tasks.training.likelihood.WORTH_KEEPING", 10_000)
+    once, read[:] = sum(read), []
+    assert answers(model, tokenizer, asked, 12) == alone
+    assert once < 0.6 * sum(read)

@@ -233,7 +233,7 @@ def test_a_base_model_in_four_bits_is_trained_on(
     undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path
 ) -> None:
     job = sft_job(tmp_path, tiny_model, rows, epochs=4)
-    rounded = run_here(replace(job, base=job.base.model_copy(update={"four_bit": True})))
+    rounded = run(replace(job, base=job.base.model_copy(update={"four_bit": True})))
     assert losses(rounded)[-1] == pytest.approx(losses(undisturbed)[-1], rel=0.1)
     assert losses(rounded) != losses(undisturbed)
 

@@ -1,7 +1,9 @@
 """How likely a model finds given tokens, and what it answers; in batches of similar length."""
 
 import math
+import os.path
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,8 @@ Turn = dict[str, str]
 Tokens = list[int]
 ROWS_TOKENS = 8192
 """Tokens of a batch, padding included."""
+WORTH_KEEPING = 32
+"""Tokens that all rows begin with, from which on they are read once for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,11 @@ def likelihoods(model: Any, rows: Sequence[Continuation]) -> list[tuple[float, i
             mask[line, : len(row.tokens)] = 1
             counts[line, max(row.start, 1) : len(row.tokens)] = True
         ids, mask, counts = (tensor.to(model.device) for tensor in (ids, mask, counts))
-        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-        nats = -torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        sums, numbers = (nats * counts[:, 1:]).sum(1), counts[:, 1:].sum(1)
+        counts = counts[:, 1:]
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+        nats = torch.zeros_like(counts, dtype=torch.float)
+        nats[counts] = -torch.nn.functional.cross_entropy(logits[counts].float(), ids[:, 1:][counts], reduction="none")
+        sums, numbers = nats.sum(1), counts.sum(1)
         for place, total, number in zip(places, sums.tolist(), numbers.tolist(), strict=True):
             found[place] = (total, number)
     return found
@@ -67,12 +73,16 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_n
         for turns in prompts
     ]
     found = [""] * len(prompts)
+    read, seen = _read_beginning(model, rendered)
     for places in _batches([len(tokens) + max_new_tokens for tokens in rendered]):
-        batch = tokenizer.pad(
-            {"input_ids": [rendered[place] for place in places]}, padding_side="left", return_tensors="pt"
-        )
+        rests = {"input_ids": [rendered[place][seen:] for place in places]}
+        batch = tokenizer.pad(rests, padding_side="left", return_tensors="pt")
+        beginning = torch.tensor([rendered[0][:seen]] * len(places), dtype=torch.long)
+        batch["input_ids"] = torch.cat([beginning, batch["input_ids"]], dim=1)
+        batch["attention_mask"] = torch.cat([torch.ones_like(beginning), batch["attention_mask"]], dim=1)
         made = model.generate(
             **batch.to(model.device),
+            past_key_values=_for_each(read, len(places)),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
@@ -82,6 +92,30 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_n
         for place, text in zip(places, texts, strict=True):
             found[place] = text
     return found
+
+
+def _read_beginning(model: Any, rows: Sequence[Tokens]) -> tuple[Any, int]:
+    """What the model remembers of the tokens that all rows begin with, such as examples, and how many these are."""
+    shared = len(os.path.commonprefix([row[:-1] for row in rows])) if len(rows) > 1 else 0
+    if shared < WORTH_KEEPING or not _may_pad_between(model):
+        return None, 0
+    tokens = torch.tensor([rows[0][:shared]], device=model.device)
+    return model(input_ids=tokens, use_cache=True, logits_to_keep=1).past_key_values, shared
+
+
+def _may_pad_between(model: Any) -> bool:
+    """Whether padding between a beginning and the rest is passed over: in windows and recurrent states it counts."""
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    return kinds <= {"full_attention"} and not getattr(model.config, "sliding_window", None) and not model._is_stateful
+
+
+def _for_each(read: Any, rows: int) -> Any:
+    """A copy of what the model remembers for each of some rows."""
+    if read is None:
+        return None
+    copy = deepcopy(read)
+    copy.batch_repeat_interleave(rows)
+    return copy
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import ConfigError, ModelError, TandemError
 from tasks.training.job import EventWriter
-from tasks.training.process import die_with_parent
+from tasks.training.process import begin
 from tasks.training.scoring_job import BASE, BASE_WITH_EXAMPLES, Scored, ScoredAll, ScoringJob
 from tasks.training.worker import is_out_of_memory
 
@@ -23,8 +23,8 @@ Use = Callable[[], AbstractContextManager[None]]
 
 def main(file: Path) -> int:
     """Run the job; its end is an event. Returns the exit status."""
-    die_with_parent()
     job = ScoringJob.read(file)
+    begin(job)
     events = EventWriter(job.folder)
     try:
         score(job, events).save(job.folder)

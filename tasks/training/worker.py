@@ -8,7 +8,7 @@ from typing import Any
 from tasks.config.training import MachineConfig
 from tasks.errors import TandemError
 from tasks.training.job import ADAPTER_FOLDER, PRECISION_FILE, EventWriter, TrainingJob
-from tasks.training.process import die_with_parent
+from tasks.training.process import begin
 
 OUT_OF_MEMORY = "can't allocate memory"
 """What torch says, in an ordinary RuntimeError, where a CPU's memory runs out."""
@@ -16,8 +16,8 @@ OUT_OF_MEMORY = "can't allocate memory"
 
 def main(file: Path) -> int:
     """Run the job; its end is an event. Returns the exit status."""
-    die_with_parent()
     job = TrainingJob.read(file)
+    begin(job)
     events = EventWriter(job.folder)
     try:
         events.write("done", **train(job, events))

@@ -66,8 +66,10 @@ def history_nights(repo: Repo, count: int, last_day: str = LAST_DAY) -> list[His
     return found[::-1]
 
 
-def settings_of(night: HistoryNight, location: str, golden: Path | None = None) -> dict[str, Any]:
-    source = {"name": "handbook", "kind": "git", "location": location, "ref": night.commit, "include": ["**/*.md"]}
+def settings_of(
+    night: HistoryNight, location: str, golden: Path | None = None, pages: str = "**/*.md"
+) -> dict[str, Any]:
+    source = {"name": "handbook", "kind": "git", "location": location, "ref": night.commit, "include": [pages]}
     return {"name": "handbook", "sources": [source], "golden": str(golden) if golden else None}
 
 
