@@ -1,12 +1,8 @@
-"""A night that kills its own process with SIGKILL at a named step. Started as a process by test_crash.py.
-
-python -m tests.killed_night CONFIG.json module:function|module:Class.method before|after COUNT
-"""
+"""A night that kills its own process with SIGKILL at a named step. test_crash.py starts a process for each."""
 
 import importlib
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +32,12 @@ def die_at(point: str, when: str, count: int) -> None:
     setattr(owner, name, deadly)
 
 
-if __name__ == "__main__":
-    config_file, point, when, count = sys.argv[1:]
+def killed_night(config_file: Path, point: str, when: str, count: int) -> None:
+    """Re-index, and die at the point ``module:function`` or ``module:Class.method``."""
     from flows.reindex import reindex
     from tasks.config.index import ReindexConfig
     from tasks.index import cache
 
     cache.STORE_EVERY = PASSAGES_BETWEEN_WRITES
-    die_at(point, when, int(count))
-    reindex(ReindexConfig.model_validate_json(Path(config_file).read_text()))
+    die_at(point, when, count)
+    reindex(ReindexConfig.model_validate_json(config_file.read_text()))

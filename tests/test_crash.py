@@ -1,8 +1,6 @@
 """SIGKILL at every step of a night: the live version answers as before, and the next run puts things right."""
 
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,12 +22,12 @@ from tasks.registry.runs import running
 from tasks.registry.versions import list_versions, load_manifest
 from tasks.serving import live_index, prove
 from tests.homes import copy_home, environment_of, home_after, use_home
-from tests.killed_night import PASSAGES_BETWEEN_WRITES
+from tests.killed_night import PASSAGES_BETWEEN_WRITES, killed_night
 from tests.nights import config_over_facts, page, quick_night, rows_of, write_facts
+from tests.preloaded import run_preloaded
 from tests.registry_fixtures import empty_home
 
 pytestmark = pytest.mark.usefixtures("prefect")
-ROOT = Path(__file__).resolve().parents[1]
 NEW_PAGES = 12
 QUERIES = ["when does the ferry leave", "how heavy may a lorry be", "what is kept in room 7"]
 
@@ -183,10 +181,8 @@ def check_all_is_well(story: Story, home: Home, versions: list[int]) -> None:
 
 
 def kill(config: ReindexConfig, home: Home, folder: Path, point: str, when: str, count: int) -> None:
-    file = folder / "config.json"
+    file, errors = folder / "config.json", folder / "errors"
     file.write_text(config.model_dump_json())
-    command = [sys.executable, "-m", "tests.killed_night", str(file), point, when, str(count)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment_of(home), capture_output=True, text=True, check=False, timeout=200
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    night = (killed_night, file, point, when, count)
+    status = run_preloaded(*night, environment=environment_of(home), errors=errors, timeout=200)
+    assert status == -signal.SIGKILL, errors.read_text()
