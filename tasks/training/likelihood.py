@@ -1,10 +1,10 @@
 """How likely a model finds given tokens, and what it answers; in batches of similar length."""
 
 import math
-import os.path
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -96,8 +96,9 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_n
 
 def _read_beginning(model: Any, rows: Sequence[Tokens]) -> tuple[Any, int]:
     """What the model remembers of the tokens that all rows begin with, such as examples, and how many these are."""
-    shared = len(os.path.commonprefix([row[:-1] for row in rows])) if len(rows) > 1 else 0
-    if shared < WORTH_KEEPING or not _may_pad_between(model):
+    together = zip(*(row[:-1] for row in rows), strict=False)
+    shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, together))
+    if len(rows) == 1 or shared < WORTH_KEEPING or not _may_pad_between(model):
         return None, 0
     tokens = torch.tensor([rows[0][:shared]], device=model.device)
     return model(input_ids=tokens, use_cache=True, logits_to_keep=1).past_key_values, shared
