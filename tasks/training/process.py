@@ -46,6 +46,12 @@ def begin(job: "Job") -> None:
         sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # peft would load it, for three seconds
 
 
+def speedy() -> dict[str, str]:
+    """Variables by which libraries compute faster on a CPU, and which a user's own override."""
+    busy = psutil.cpu_percent(BUSY_SECONDS) >= BUSY_PERCENT
+    return KEPT_MEMORY | (SHARED_CORES if busy else {})
+
+
 class Job(Protocol):
     """What a process can be started for."""
 
@@ -78,7 +84,7 @@ def run_job(module: str, job: Job) -> Iterator[Event]:
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=_speedy() | os.environ | {PARENT: str(os.getpid())},
+            env=speedy() | os.environ | {PARENT: str(os.getpid())},
             start_new_session=True,
         )
     ended = False
@@ -100,12 +106,6 @@ def run_job(module: str, job: Job) -> Iterator[Event]:
 def is_end(event: Event) -> bool:
     """Whether the process says nothing more after this event."""
     return event["event"] in ("done", *FAILURES)
-
-
-def _speedy() -> dict[str, str]:
-    """Variables by which libraries compute faster on a CPU, and which a user's own override."""
-    busy = psutil.cpu_percent(BUSY_SECONDS) >= BUSY_PERCENT
-    return KEPT_MEMORY | (SHARED_CORES if busy else {})
 
 
 def _command(module: str, file: Path, machine: MachineConfig) -> list[str]:

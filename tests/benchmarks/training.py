@@ -13,6 +13,7 @@ no merit of ours.
 import argparse
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -30,6 +31,7 @@ import torch
 from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
 from tasks.training.base import load_tokenizer
 from tasks.training.job import TrainingJob
+from tasks.training.process import speedy
 from tests.benchmarks.installation import new_home
 from tests.benchmarks.reporting import save, table
 
@@ -230,7 +232,8 @@ def in_turns(name: str, of: TrainingJob, plan: Plan, device: str) -> dict[str, l
 def one_side(side: str, of: TrainingJob) -> Run:
     """Train in a process of its own. Memory that runs out halves the rows at once, as the flow does."""
     command = [sys.executable, "-m", "tests.benchmarks.training_side", side, str(of.save())]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    environment = speedy() | os.environ if side == OURS else None
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     if done.returncode:
         if side == OURS and "OutOfMemoryError" in done.stderr and of.rows_at_once > 1:
             return one_side(side, replace(of, rows_at_once=of.rows_at_once // 2))
