@@ -30,7 +30,7 @@ MESSAGE = "Where is my garden lamp? My loyalty card is B-55231. Never again!"
 RETENTION = "the new retention period is not yet agreed"
 CARDS = "the help desk still looks loyalty cards up as orders"
 TOO_FAST = {"learning_rate": 0.01, "max_steps": 80}
-"""In less than a third of the steps the tiny base model learns most of the task, and forgets much of the rest."""
+"""In a third of the time the tiny base model learns the task as well, and forgets much of the rest."""
 
 Say = Callable[[str], None]
 Story = dict[str, Any]
