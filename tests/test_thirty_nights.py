@@ -1,7 +1,7 @@
 """Thirty real nights: after each the index is what a build from nothing would have made it.
 
 A quarter of the handbook has all that can happen to a page: 51 renames with an edit and 115 without, 54 edits, 4 new
-pages and one deletion. `TANDEM_TEST_WHOLE_HANDBOOK=1` takes all of it, for as long as four times.
+pages and one deletion. `TANDEM_TEST_WHOLE_HANDBOOK=1` takes all of it, and four times as long.
 """
 
 import os

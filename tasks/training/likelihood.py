@@ -98,7 +98,8 @@ def _read_beginning(model: Any, rows: Sequence[Tokens]) -> tuple[Any, int]:
     """What the model remembers of the tokens that all rows begin with, such as examples, and how many these are."""
     together = zip(*(row[:-1] for row in rows), strict=False)
     shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, together))
-    if len(rows) == 1 or shared < WORTH_KEEPING or not _may_pad_between(model):
+    able = _may_pad_between(model) and model._supports_logits_to_keep()
+    if len(rows) == 1 or shared < WORTH_KEEPING or not able:
         return None, 0
     tokens = torch.tensor([rows[0][:shared]], device=model.device)
     return model(input_ids=tokens, use_cache=True, logits_to_keep=1).past_key_values, shared
