@@ -1,5 +1,6 @@
 """The story of Tandem in one go: an index and an adapter are renewed, a gate says no to each, each is rolled back."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -26,7 +27,8 @@ from tasks.serving import live_index
 SAMPLES = Path("data") / "samples"
 QUERY = "how many hours are bus camera pictures kept"
 TENANT = "south"
-MESSAGE = "Where is my garden lamp? My loyalty card is B-55231. Never again!"
+MESSAGES = 20
+"""So many held-out messages are answered before and after the adapter's rollback; one that changes is shown."""
 RETENTION = "the new retention period is not yet agreed"
 CARDS = "the help desk still looks loyalty cards up as orders"
 TOO_FAST = {"learning_rate": 0.01, "max_steps": 80}
@@ -83,10 +85,14 @@ def adapter_story(root: Path, home: Home, say: Say) -> Story:
     say("SFT once more, in a hurry")
     done = finetune_sft(examples.model_copy(update={"training": faster}))
     steps.append({"step": "SFT in a hurry", **_of_finetune(done, "general_loss", "base")})
-    answer_before = _answer(examples.name, home)
+    messages = _held_out_messages(root)
+    before = _answers(examples.name, messages, home)
     say("On call: roll the adapter back")
     steps.append({"step": "Rollback", **_roll_back(examples.name, CARDS)})
-    return _told(examples.name, home, steps, MESSAGE, answer_before, _answer(examples.name, home))
+    answered = list(zip(messages, before, _answers(examples.name, messages, home), strict=True))
+    changed = [each for each in answered if each[1] != each[2]]
+    say(f"{len(changed)} of {len(messages)} held-out messages are answered otherwise after it")
+    return _told(examples.name, home, steps, *(changed or answered)[0])
 
 
 def _told(name: str, home: Home, steps: list[dict[str, Any]], asked: str, before: str, after: str) -> Story:
@@ -131,9 +137,14 @@ def _search(name: str, home: Home) -> str:
     return next(line.strip() for line in text.splitlines() if "camera" in line)
 
 
-def _answer(name: str, home: Home) -> str:
-    message = [{"role": "user", "content": MESSAGE}]
-    return open_adapter(name, "champion", home).answer([message], MAX_NEW_TOKENS)[0]
+def _held_out_messages(root: Path) -> list[str]:
+    lines = (root / SAMPLES / "support" / "pairs_held_out.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["prompt"] for line in lines[:MESSAGES]]
+
+
+def _answers(name: str, messages: list[str], home: Home) -> list[str]:
+    conversations = [[{"role": "user", "content": message}] for message in messages]
+    return open_adapter(name, "champion", home).answer(conversations, MAX_NEW_TOKENS)
 
 
 def _roll_back(name: str, reason: str) -> dict[str, Any]:

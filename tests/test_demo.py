@@ -41,3 +41,4 @@ def test_an_adapter_learns_the_form_then_the_preferences_and_one_that_forgets_is
     assert story["held"] == f"rolled back by on call: {CARDS}"
     assert story["ledger"][-1] == f"champion 2 → 1: {CARDS} (on call)"
     assert rolled_back["live"] == 1
+    assert story["before_rollback"] != story["after_rollback"]
