@@ -30,7 +30,18 @@ PASSED_ON = (
 def deploy_all(config: DeploymentsConfig, root: Path) -> list[str]:
     """Create or update work pools and deployments; `root` is the repository. Returns their full names."""
     create_pools(config.work_pools)
-    return [deploy_one(deployment, config.timezone, root) for deployment in config.deployments]
+    return [apply(prepared) for prepared in prepare_all(config, root)]
+
+
+def prepare_all(config: DeploymentsConfig, root: Path) -> list[RunnerDeployment]:
+    """Import the flows and check their configurations; asks no server."""
+    return [prepare(deployment, config.timezone, root) for deployment in config.deployments]
+
+
+def apply(prepared: RunnerDeployment) -> str:
+    """Create or update a deployment, whose work pool must be there. Returns its full name."""
+    prepared.apply()
+    return f"{prepared.flow_name}/{prepared.name}"
 
 
 def create_pools(pools: tuple[WorkPool, ...]) -> None:
@@ -43,10 +54,11 @@ def create_pools(pools: tuple[WorkPool, ...]) -> None:
                 client.update_work_pool(pool.name, WorkPoolUpdate(concurrency_limit=pool.limit))
 
 
-def deploy_one(deployment: Deployment, timezone: str, root: Path) -> str:
+def prepare(deployment: Deployment, timezone: str, root: Path) -> RunnerDeployment:
+    """What the server is to know of a deployment."""
     flow = cast(Flow[Any, Any], Flow.from_source(source=str(root), entrypoint=deployment.flow))
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    runner = flow.to_deployment(
+    prepared = flow.to_deployment(
         name=deployment.name,
         description=deployment.description or None,
         tags=tags_of(deployment.retry_crashed),
@@ -61,8 +73,7 @@ def deploy_one(deployment: Deployment, timezone: str, root: Path) -> str:
         if deployment.limit
         else None,
     )
-    cast(RunnerDeployment, runner).apply()
-    return f"{flow.name}/{deployment.name}"
+    return cast(RunnerDeployment, prepared)
 
 
 def read_config(path: Path, flow: Flow[Any, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int |
         before = dict(services)
         try:
             _start_servers(home, services, ports)
-            _start_workers(home, services, config, root)
+            _deploy(home, services, config, root)
             _start_watcher(home, services)
             for service in services.values():
                 _wait_until_ready(home, service)
@@ -143,20 +143,27 @@ def _start_servers(home: Home, services: dict[str, Service], ports: dict[str, in
     for name in services.keys() & ADDRESSES.keys():
         variable, path = ADDRESSES[name]
         os.environ[variable] = services[name].address + path
+
+
+def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig, root: Path) -> None:
+    """Start what asks Prefect's server, and tell it of the deployments meanwhile."""
+    from tasks.deploy import apply, create_pools, prepare_all  # only now is it known which Prefect server it is for
+
+    deployments = prepare_all(config, root)  # takes seconds, which the server needs as well
     if "prefect" in services:
         _wait_for_answer(home, services["prefect"])
-
-
-def _start_workers(home: Home, services: dict[str, Service], config: DeploymentsConfig, root: Path) -> None:
-    from tasks.deploy import create_pools, deploy_all  # only now is it known which Prefect server it is for
-
     create_pools(config.work_pools)  # before the workers, which would make them without their limits
+    _start_workers(home, services, config)
+    for deployment in deployments:
+        apply(deployment)
+
+
+def _start_workers(home: Home, services: dict[str, Service], config: DeploymentsConfig) -> None:
     for pool in config.work_pools:
         name = f"worker-{pool.name}"
         if name not in services:
             command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
             _start(home, services, name, [*command, "--pool", pool.name, "--name", _worker_name(pool.name)])
-    deploy_all(config, root)
 
 
 def _start_watcher(home: Home, services: dict[str, Service]) -> None:

@@ -19,7 +19,6 @@ from itertools import repeat
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import lancedb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -363,6 +362,8 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _open(store: IndexStore) -> Any:
+    import lancedb
+
     table = await (await lancedb.connect_async(store.uri)).open_table(store.name)
     await table.checkout(store.version)
     return table

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lancedb
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.index import FTS, Bitmap, BTree, IvfRq
-from lancedb.query import MatchQuery
 
 from tasks.config.index import SearchConfig
 from tasks.errors import StoreError
 from tasks.records import DocumentState
+
+if TYPE_CHECKING:
+    from lancedb.query import MatchQuery
 
 FORMAT = 1
 """Written into the table; raised when an older Tandem could no longer read it."""
@@ -31,7 +31,7 @@ _MAINTAINED = "tandem-maintained"
 """The tag on the version whose indices were last brought up to date; a deletion shows nowhere else."""
 
 _STATE_COLUMNS = ["document", "revision", "recipe", "stale", "reason"]
-_SCALAR_INDICES = {"id": BTree(), "document": BTree(), "tenant": Bitmap()}
+_INDEXED_COLUMNS = ("id", "document", "tenant")
 _TEXT_INDEX, _VECTOR_INDEX = "text_idx", "vector_idx"
 _MANY_FRAGMENTS = 32
 _MUCH_DELETED = 0.2
@@ -90,9 +90,17 @@ def quote(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def match_words(text: str) -> MatchQuery:
+def match_words(text: str) -> "MatchQuery":
     """A full-text query for the words as they are; a bare string would be parsed for operators."""
+    from lancedb.query import MatchQuery
+
     return MatchQuery(text, "text")  # type: ignore[call-arg]  # its defaults are invisible to mypy
+
+
+def _connect(uri: str | Path) -> Any:
+    import lancedb  # a second, for flows that open no index
+
+    return lancedb.connect(str(uri))
 
 
 class IndexStore:
@@ -109,7 +117,7 @@ class IndexStore:
         """Open an existing table; StoreError if there is none or a newer Tandem wrote it."""
         uri = str(uri)
         with explained(f"open the table {name} in {uri}"):
-            table = lancedb.connect(uri).open_table(name)
+            table = _connect(uri).open_table(name)
             written = int((table.schema.metadata or {}).get(b"tandem.format", b"0"))
         if written > FORMAT:
             raise StoreError(
@@ -125,7 +133,7 @@ class IndexStore:
         """Open the table, or make an empty one whose vectors have `dimension` entries."""
         with explained(f"create the table {name} in {uri}"):
             if not has_table(uri, name):
-                lancedb.connect(str(uri)).create_table(name, schema=chunk_schema(dimension))
+                _connect(uri).create_table(name, schema=chunk_schema(dimension))
         store = cls.open(uri, name)
         if store.dimension != dimension:
             raise StoreError(
@@ -223,13 +231,11 @@ class IndexStore:
                 with _timed(seconds, "compact"):
                     self._compact()
                 with _timed(seconds, "scalar"):
-                    for column, config in _SCALAR_INDICES.items():
-                        self.table.create_index(column, config=config, replace=True)
+                    self._index_columns()
                 with _timed(seconds, "vector"):
                     self._index_vectors(search)
                 with _timed(seconds, "text"):
-                    config = FTS(language=search.text_language)
-                    self.table.create_index("text", config=config, replace=True)
+                    self._index_text(search)
                 self._point(_MAINTAINED, self.version)
             return IndexHealth(
                 version=self.version,
@@ -261,7 +267,21 @@ class IndexStore:
             # Without an age it would prune too, and that is `collect`'s business.
             self.table.optimize(cleanup_older_than=timedelta(days=36500))
 
+    def _index_columns(self) -> None:
+        from lancedb.index import Bitmap, BTree
+
+        for column in _INDEXED_COLUMNS:
+            config = Bitmap() if column == "tenant" else BTree()
+            self.table.create_index(column, config=config, replace=True)
+
+    def _index_text(self, search: SearchConfig) -> None:
+        from lancedb.index import FTS
+
+        self.table.create_index("text", config=FTS(language=search.text_language), replace=True)
+
     def _index_vectors(self, search: SearchConfig) -> None:
+        from lancedb.index import IvfRq
+
         if len(self) >= search.exact_below:
             # The default sample (256) took 15 s instead of 3 from 100,000 rows of which 1 % were deleted.
             config = IvfRq(distance_type="cosine", sample_rate=64)
@@ -281,7 +301,7 @@ class IndexStore:
                 for index in self.table.list_indices()
                 if index.num_unindexed_rows
             ]
-            missing = {*(f"{column}_idx" for column in _SCALAR_INDICES), _TEXT_INDEX} - self._index_names()
+            missing = {*(f"{column}_idx" for column in _INDEXED_COLUMNS), _TEXT_INDEX} - self._index_names()
             wrong += [f"the index {name} does not exist" for name in sorted(missing)]
             return wrong or self._check_round_trip(passages)
 
@@ -314,7 +334,7 @@ class IndexStore:
     def at(self, version: int | str) -> "IndexStore":
         """A read-only handle on a version, by number or tag; StoreError if it is gone."""
         with explained(f"open version {version} of {self.name} in {self.uri}"):
-            table = lancedb.connect(self.uri).open_table(self.name)
+            table = _connect(self.uri).open_table(self.name)
             table.checkout(version)
         return IndexStore(self.uri, self.name, table, read_only=True)
 
@@ -389,7 +409,7 @@ class _Stream:
 
 def has_table(uri: str | Path, name: str) -> bool:
     """Whether the database at `uri` has a table of this name."""
-    return name in lancedb.connect(str(uri)).list_tables().tables
+    return name in _connect(uri).list_tables().tables
 
 
 @contextmanager
