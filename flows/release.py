@@ -18,6 +18,7 @@ from tasks.records import Released, ReleaseManifest
 from tasks.register import keep_report
 from tasks.register_release import register_release
 from tasks.report_release import publish, summarise, summarise_unchanged, write_report
+from tasks.route import route
 from tasks.timing import timed
 from tasks.tracking import mlflow_run
 
@@ -46,6 +47,8 @@ def one_release(config: ReleaseConfig, manifest: ReleaseManifest, run_id: str, h
     seconds: dict[str, float] = {}
     with timed(seconds, "calibrate"):
         manifest, calibrated = calibrate_grounding(config, manifest)
+    with timed(seconds, "route"):
+        manifest, routed = route(config, manifest)
     with timed(seconds, "examine"):
         examined = examine(config, manifest)
     with timed(seconds, "guard"):
@@ -54,10 +57,10 @@ def one_release(config: ReleaseConfig, manifest: ReleaseManifest, run_id: str, h
     verdict = judge_release(config, examined, guarded, home)
     done = summarise(config, manifest, examined, verdict, seconds, run_id)
     with timed(seconds, "register"):
-        report = write_report(done, examined, guarded, calibrated, config)
+        report = write_report(done, examined, guarded, calibrated, routed, config)
         version = register_release(config, manifest, done, examined, guarded, verdict, report)
     followed, live = follow_verdict(version, verdict)
     done = replace(done, decision=followed.decision, reasons=followed.reasons, live=live)
-    report = write_report(done, examined, guarded, calibrated, config)
+    report = write_report(done, examined, guarded, calibrated, routed, config)
     keep_report(run_id, report)
     return done, report

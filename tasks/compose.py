@@ -45,8 +45,8 @@ def compose(config: ReleaseConfig) -> ReleaseManifest:
 
 def state_of(config: ReleaseConfig, manifest: ReleaseManifest) -> str:
     """A hash over all that decides how the release answers and how it is judged."""
-    golden = Path(config.golden)
-    queries = golden.read_bytes() if golden.exists() else b""
+    files = (Path(file) for file in (config.golden, config.familiar) if file)
+    queries = b"".join(file.read_bytes() for file in files if file.exists())
     decisive: list[Any] = [manifest.parts, manifest.policy, config.gate.model_dump(mode="json")]
     if config.guardrails:
         suite = load_choice("suites/guardrails", config.guardrails, GuardrailsConfig)

@@ -195,6 +195,8 @@ class Generated:
     tokens_in: int = 0
     tokens_out: int = 0
     """Tokens read and written, where a language model wrote it."""
+    confidence: float | None = None
+    """Geometric mean of the probabilities of the tokens written, where the model tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,15 +233,17 @@ class Answer:
     """What was found, in the order of their numbers, cited or not."""
     refused: bool
     confidence: float
-    """Probability that the passages answer the question."""
+    """Probability that the passages answer the question; of an answer without a search, the model's own confidence."""
     versions: dict[str, str]
     """``release``, ``index``, ``adapter`` and ``prompt``, as ``name@number``; none where there is none."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By step: search, filters, grounding, generation."""
+    """By step: filters, alone, search, grounding, generation."""
     tokens_in: int = 0
     tokens_out: int = 0
     filtered: tuple[Filtered, ...] = ()
     """What the policy's filters took out on the way."""
+    alone: bool = False
+    """Whether the model answered without a search."""
 
     @property
     def cited(self) -> tuple[Passage, ...]:
@@ -264,6 +268,8 @@ class ReleaseManifest:
     """The ``PolicyConfig`` as JSON."""
     grounding: dict[str, Any]
     """The ``Grounding`` as JSON."""
+    alone_from: float | None = None
+    """Least confidence with which the model answers without a search; None where every question is searched for."""
     format: int = MANIFEST_FORMAT
     """Raised when an older Tandem could no longer answer with the version."""
 

@@ -49,6 +49,7 @@ def open_manifest(manifest: ReleaseManifest, home: Home) -> Assistant:
         prompt=turns_of_prompt(client, manifest.prompt),
         policy=policy,
         grounding=Grounding.from_json(manifest.grounding),
+        alone_from=manifest.alone_from,
         versions={
             "release": f"{manifest.release}@{manifest.tag.removeprefix('v')}",
             "index": manifest.index,
@@ -132,7 +133,7 @@ def _generator(policy: PolicyConfig, manifest: ReleaseManifest, home: Home) -> G
         from tasks.answering.endpoint import EndpointGenerator
 
         files = adapters.kept_adapter(manifest.adapter, home) if config.load_adapter else None
-        return EndpointGenerator(config, manifest.adapter, files)
+        return EndpointGenerator(config, manifest.adapter, files, confident=policy.routing is not None)
     from tasks.answering.local import LocalGenerator
 
     name, _, number = manifest.adapter.partition("@")

@@ -8,6 +8,7 @@ from tasks.config.settings import Home
 from tasks.evaluation.adapter_report import differences_table, scores_table
 from tasks.evaluation.guardrails import by_check, rate
 from tasks.evaluation.releases import RIGHT, Case
+from tasks.evaluation.routing import Routed
 from tasks.examine import Examined
 from tasks.guard import Guarded
 from tasks.mend import Mended
@@ -59,7 +60,12 @@ def summarise_unchanged(config: ReleaseConfig, manifest: ReleaseManifest, mended
 
 
 def write_report(
-    done: Released, examined: Examined, guarded: Guarded, calibrated: Calibrated, config: ReleaseConfig
+    done: Released,
+    examined: Examined,
+    guarded: Guarded,
+    calibrated: Calibrated,
+    routed: Routed | None,
+    config: ReleaseConfig,
 ) -> str:
     """The release as markdown."""
     waits = done.decision == "promote" and done.live != done.version and config.promote == "ask"
@@ -77,6 +83,7 @@ def write_report(
         *(["## Guardrails", _guardrails(guarded)] if guarded.outcomes else []),
         "## When it refuses",
         calibrated.sentence,
+        *(["## When the model answers alone", routed.sentence] if routed else []),
         *(["## Questions answered wrongly", _wrong(wrong)] if wrong else []),
         "## Time",
         markdown_table(["step", "seconds"], [[step, f"{spent:.2f}"] for step, spent in done.seconds.items()]),

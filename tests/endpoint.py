@@ -29,7 +29,10 @@ def _respond(answer: Answer, body: dict[str, Any]) -> dict[str, Any]:
     if "lora_name" in body:
         return {}
     [said] = answer([turn["content"] for turn in body["messages"]])
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **said}}
+    likely = [{"token": "", "logprob": each, "top_logprobs": []} for each in said.pop("logprobs", ())]
+    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **said}}
+    if likely and body.get("logprobs"):
+        choice["logprobs"] = {"content": likely, "refusal": None}
     used = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": used}
 

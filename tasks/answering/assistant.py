@@ -7,9 +7,10 @@ from tasks.answering.filters import Screened, screen_answer, screen_passages, sc
 from tasks.answering.generators import Generator, Turn
 from tasks.answering.grounding import Grounding
 from tasks.answering.prompting import fill
+from tasks.answering.routing import needs_search, trusted, turns_alone
 from tasks.config.answering import PolicyConfig
 from tasks.index.search import Filters, IndexReader
-from tasks.records import Answer, Passage
+from tasks.records import Answer, Generated, Passage
 from tasks.timing import timed
 
 SPARE = 2
@@ -26,17 +27,29 @@ class Assistant:
     policy: PolicyConfig
     grounding: Grounding
     versions: Mapping[str, str]
+    alone_from: float | None = None
+    """Least confidence with which the model answers without a search; None where it never does."""
 
-    def answer(self, question: str, tenant: str | None = None) -> Answer:
-        """Answer from what this tenant may see; without one, from everything."""
+    def answer(self, question: str, tenant: str | None = None, *, cite: bool = False) -> Answer:
+        """Answer from what this tenant may see; without one, from everything.
+
+        Where the release lets its model answer alone and the model is sure, nothing is searched; if `cite`, always.
+        """
         seconds: dict[str, float] = {}
         with timed(seconds, "filters"):
             asked = screen_question(question, self.policy.filters)
-        found: Sequence[Passage] = ()
-        if not asked.refusal:
-            with timed(seconds, "search"):
-                found = self.search(asked.text, tenant)
-        return self._answer(asked, found, seconds)
+        if asked.refusal:
+            return self._answer(asked, (), seconds)
+        draft = None
+        if self.alone_from is not None and not cite:
+            with timed(seconds, "alone"):
+                draft = self.draft(asked.text)
+            if draft and trusted(draft, self.alone_from):
+                return self._alone(asked, draft, seconds)
+        with timed(seconds, "search"):
+            found = self.search(asked.text, tenant)
+        answer = self._answer(asked, found, seconds)
+        return _with_tokens_of(answer, draft) if draft else answer
 
     def search(self, question: str, tenant: str | None = None) -> Sequence[Passage]:
         """The passages for a question: more than it is answered from, because filters may leave some out."""
@@ -49,38 +62,55 @@ class Assistant:
             asked = screen_question(question, self.policy.filters)
         return self._answer(asked, passages, seconds)
 
+    def draft(self, question: str) -> Generated | None:
+        """What the model says without passages, where that may be the answer."""
+        if not self.policy.routing or needs_search(question, self.policy.routing):
+            return None
+        return self.generator.answer(question, (), turns_alone(question, self.policy.routing))
+
     def _answer(self, asked: Screened, found: Sequence[Passage], seconds: dict[str, float]) -> Answer:
         policy, question = self.policy, asked.text
         with timed(seconds, "filters"):
             passages, left_out = screen_passages(() if asked.refusal else found, policy.passages, policy.filters)
         with timed(seconds, "grounding"):
             confidence = self.grounding.probability(question, passages) if passages else 0.0
-        answer = Answer(
-            question=question,
-            text=policy.refusal.format(searched=self.versions["index"].partition("@")[0]),
-            sentences=(),
+        answer = replace(
+            self._refusal(asked, seconds),
             passages=passages,
-            refused=True,
             confidence=confidence,
-            versions=dict(self.versions),
-            seconds=seconds,
             filtered=(*asked.filtered, *left_out),
         )
-        if asked.refusal:
-            return replace(answer, text=policy.filters.refusal.replace("{reason}", asked.refusal))
-        if confidence < self.grounding.threshold:
+        if asked.refusal or confidence < self.grounding.threshold:
             return answer
         with timed(seconds, "generation"):
             made = self.generator.answer(question, passages, fill(self.prompt, question, passages))
-        with timed(seconds, "filters"):
-            said = screen_answer(made.text, len(passages), self.prompt, policy.filters)
-        answer = replace(
-            answer,
-            tokens_in=made.tokens_in,
-            tokens_out=made.tokens_out,
-            filtered=(*answer.filtered, *said.filtered),
-        )
+        return self._finish(answer, made, self.prompt)
+
+    def _alone(self, asked: Screened, draft: Generated, seconds: dict[str, float]) -> Answer:
+        answer = replace(self._refusal(asked, seconds), alone=True, confidence=draft.confidence or 0.0)
+        read = turns_alone("", self.policy.routing) if self.policy.routing else []
+        return self._finish(answer, draft, read[:-1])
+
+    def _refusal(self, asked: Screened, seconds: dict[str, float]) -> Answer:
+        """What is said where there is nothing to say."""
+        policy = self.policy
+        if asked.refusal:
+            text = policy.filters.refusal.replace("{reason}", asked.refusal)
+        else:
+            text = policy.refusal.format(searched=self.versions["index"].partition("@")[0])
+        return Answer(asked.text, text, (), (), True, 0.0, dict(self.versions), seconds, filtered=asked.filtered)
+
+    def _finish(self, answer: Answer, made: Generated, prompt: Sequence[Turn]) -> Answer:
+        """The answer with what was generated for it by this prompt, as far as it may be said."""
+        policy = self.policy
+        with timed(answer.seconds, "filters"):
+            said = screen_answer(made.text, len(answer.passages), prompt, policy.filters)
+        answer = _with_tokens_of(replace(answer, filtered=(*answer.filtered, *said.filtered)), made)
         if said.filtered and not said.sentences:
             reason = f"the answer holds {said.filtered[0].what}"
             return replace(answer, text=policy.filters.refusal.replace("{reason}", reason))
         return replace(answer, text=said.text, sentences=said.sentences, refused=False)
+
+
+def _with_tokens_of(answer: Answer, made: Generated) -> Answer:
+    return replace(answer, tokens_in=answer.tokens_in + made.tokens_in, tokens_out=answer.tokens_out + made.tokens_out)

@@ -4,10 +4,11 @@ import os
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from math import exp
 from pathlib import Path
 
 import httpx
-from openai import BadRequestError, NotFoundError, OpenAI, OpenAIError
+from openai import BadRequestError, NotFoundError, OpenAI, OpenAIError, omit
 from openai.types.chat import ChatCompletion
 
 from tasks.answering.generators import Turn
@@ -21,14 +22,19 @@ UNLOAD_SECONDS = 5.0
 class EndpointGenerator:
     """Safe to use from several threads. An adapter is asked for by name and version, as in ``support-v3``."""
 
-    def __init__(self, config: GeneratorConfig, adapter: str = "", files: Path | None = None) -> None:
+    def __init__(
+        self, config: GeneratorConfig, adapter: str = "", files: Path | None = None, *, confident: bool = False
+    ) -> None:
         """With `files`, the adapter's folder, the endpoint loads it now, and unloads it when this generator is gone.
+
+        If `confident`, it is asked how sure it is of what it writes, and must say so.
 
         Raises ModelError where it does not.
         """
         self._config = config
         self._model = adapter.replace("@", "-v") or config.model
         self._files = files
+        self._confident = confident
         key = os.environ.get(config.api_key_env, "none")
         self._client = OpenAI(base_url=config.base_url, api_key=key, timeout=config.timeout_seconds)
         if files:
@@ -55,7 +61,17 @@ class EndpointGenerator:
             done.choices[0].message.content or "",
             used.prompt_tokens if used else 0,
             used.completion_tokens if used else 0,
+            self._confidence(done) if self._confident else None,
         )
+
+    def _confidence(self, done: ChatCompletion) -> float:
+        said = done.choices[0].logprobs
+        if not said or not said.content:
+            raise ModelError(
+                f"the model {self._model} at {self._config.base_url} does not tell how likely its tokens are, which "
+                "the policy's routing needs: leave routing out, or use an endpoint that gives logprobs"
+            )
+        return exp(sum(token.logprob for token in said.content) / len(said.content))
 
     def _ask(self, turns: Sequence[Turn]) -> ChatCompletion:
         return self._client.chat.completions.create(
@@ -63,6 +79,7 @@ class EndpointGenerator:
             messages=list(turns),  # type: ignore[arg-type]
             max_tokens=self._config.max_new_tokens,
             temperature=0,
+            logprobs=True if self._confident else omit,
         )
 
     def _load(self, files: Path) -> None:

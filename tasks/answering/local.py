@@ -1,18 +1,29 @@
 """Answers by an adapter on its base model, in this process."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from tasks.answering.generators import Turn
 from tasks.records import Generated, Passage
 
 
+class Said(Protocol):
+    """An answer, and what it took."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def tokens_in(self) -> int: ...
+    @property
+    def tokens_out(self) -> int: ...
+
+
 class Adapted(Protocol):
     """A base model with an adapter; `tasks.training.adapter.Adapted` is one."""
 
-    tokenizer: Any
-
-    def answer(self, conversations: list[list[Turn]], max_new_tokens: int) -> list[str]: ...
+    def say(self, conversations: list[list[Turn]], max_new_tokens: int) -> Sequence[Said]: ...
 
 
 class LocalGenerator:
@@ -23,7 +34,5 @@ class LocalGenerator:
         self._max_new_tokens = max_new_tokens
 
     def answer(self, question: str, passages: Sequence[Passage], turns: Sequence[Turn]) -> Generated:
-        text = self._adapted.answer([list(turns)], self._max_new_tokens)[0]
-        tokenizer = self._adapted.tokenizer
-        read = tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=True, return_dict=True)
-        return Generated(text, len(read["input_ids"]), len(tokenizer(text)["input_ids"]))
+        [said] = self._adapted.say([list(turns)], self._max_new_tokens)
+        return Generated(said.text, said.tokens_in, said.tokens_out, said.confidence)

@@ -4,9 +4,10 @@
 conf/release/, is the one parameter of the flow that binds index, adapter, prompt and policy. Imports nothing heavy.
 """
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.config.choices import Choice
 from tasks.config.fields import Name, Share, Strict
@@ -83,6 +84,27 @@ class FiltersConfig(Strict):
     """What it says instead; `{reason}` stands for what speaks against it."""
 
 
+class RoutingConfig(Strict):
+    """Let a fine-tuned model answer alone, without a search, where it is sure of itself."""
+
+    max_loss: Share = Field(0.01, gt=0)
+    """Of the questions, the share that may be answered wrongly alone and would be answered rightly after a search."""
+    system: str = ""
+    """The system turn that the model reads when it answers alone, as in its training; the question is the user's."""
+    searched: tuple[str, ...] = (r"\b(sources?|cit(e|ed|ation|ations)|references?|according to|links?|quotes?)\b",)
+    """Regular expressions, in any case: questions that match one need a citation, and are always searched for."""
+
+    @field_validator("searched")
+    @classmethod
+    def _are_expressions(cls, searched: tuple[str, ...]) -> tuple[str, ...]:
+        for each in searched:
+            try:
+                re.compile(each)
+            except re.error as error:
+                raise ValueError(f"{each!r} is no regular expression: {error}") from error
+        return searched
+
+
 class PolicyConfig(Strict):
     """How an assistant answers: one file under conf/policies/."""
 
@@ -98,6 +120,14 @@ class PolicyConfig(Strict):
     """When it refuses."""
     filters: FiltersConfig = FiltersConfig()
     """What becomes of secrets, personal data, orders to the assistant, and its prompt."""
+    routing: RoutingConfig | None = None
+    """When the model answers alone; without it, every question is searched for."""
+
+    @model_validator(mode="after")
+    def _a_model_may_answer_alone(self) -> "PolicyConfig":
+        if self.routing and self.generator.kind == "extractive":
+            raise ValueError("routing lets a model answer alone, and the generator is extractive: leave routing out")
+        return self
 
 
 class ReleaseGateConfig(Strict):
@@ -130,6 +160,9 @@ class ReleaseConfig(Strict):
     golden: str
     """Golden queries (jsonl) of the index, each asked with its documents and without: what calibrates refusal and
     scores every release."""
+    familiar: str = ""
+    """Held-out questions with short answers (jsonl, as golden queries), by which a policy with routing is calibrated;
+    where none are named, those of `golden` that have short answers."""
     guardrails: Annotated[str, Choice("suites/guardrails")] | None = None
     """The guardrail suite that it must withstand: a file under conf/suites/guardrails/."""
     gate: ReleaseGateConfig = ReleaseGateConfig()

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.config.training import BaseModelConfig
 from tasks.errors import ModelError
 from tasks.records import AdapterManifest
 from tasks.training.base import fetch_base, hash_base, load_base, load_tokenizer
+
+if TYPE_CHECKING:
+    from tasks.training.likelihood import Said
 
 Turn = dict[str, str]
 
@@ -78,10 +81,14 @@ class Adapted:
 
     def answer(self, conversations: list[list[Turn]], max_new_tokens: int) -> list[str]:
         """The likeliest answer to each conversation; safe to call from several threads."""
-        from tasks.training.likelihood import answers
+        return [said.text for said in self.say(conversations, max_new_tokens)]
+
+    def say(self, conversations: list[list[Turn]], max_new_tokens: int) -> "list[Said]":
+        """The same, with how sure the model is of each answer."""
+        from tasks.training.likelihood import say
 
         with self._base.using(self._name) as model:
-            return answers(model, self.tokenizer, conversations, max_new_tokens)
+            return say(model, self.tokenizer, conversations, max_new_tokens)
 
 
 def check_weights(manifest: AdapterManifest, folder: Path) -> Path:

@@ -25,6 +25,17 @@ class Continuation:
     start: int
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer, and what it took."""
+
+    text: str
+    confidence: float
+    """Geometric mean of the probabilities of its tokens, that of its end included."""
+    tokens_in: int
+    tokens_out: int
+
+
 def continuation(tokenizer: Any, turns: Sequence[Turn], max_length: int) -> Continuation:
     """A conversation whose last answer counts, its end-of-turn token included; too long a one loses its beginning."""
     prompt = tokenizer.apply_chat_template(list(turns[:-1]), add_generation_prompt=True, return_dict=True)["input_ids"]
@@ -65,14 +76,19 @@ def likelihoods(model: Any, rows: Sequence[Continuation]) -> list[tuple[float, i
     return found
 
 
-@torch.inference_mode()
 def answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_new_tokens: int) -> list[str]:
     """The likeliest answer to each conversation, chosen token by token."""
+    return [said.text for said in say(model, tokenizer, prompts, max_new_tokens)]
+
+
+@torch.inference_mode()
+def say(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_new_tokens: int) -> list[Said]:
+    """The likeliest answer to each conversation, chosen token by token, with how sure the model is of it."""
     rendered = [
         tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, return_dict=True)["input_ids"]
         for turns in prompts
     ]
-    found = [""] * len(prompts)
+    found = [Said("", 0.0, 0, 0)] * len(prompts)
     read, seen = _read_beginning(model, rendered)
     for places in _batches([len(tokens) + max_new_tokens for tokens in rendered]):
         rests = {"input_ids": [rendered[place][seen:] for place in places]}
@@ -80,18 +96,35 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_n
         beginning = torch.tensor([rendered[0][:seen]] * len(places), dtype=torch.long)
         batch["input_ids"] = torch.cat([beginning, batch["input_ids"]], dim=1)
         batch["attention_mask"] = torch.cat([torch.ones_like(beginning), batch["attention_mask"]], dim=1)
+        chosen = _Chosen()
         made = model.generate(
             **batch.to(model.device),
+            logits_processor=[chosen],
             past_key_values=_for_each(read, len(places)),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        texts = tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        for place, text in zip(places, texts, strict=True):
-            found[place] = text
+        written = made[:, batch["input_ids"].shape[1] :]
+        ended = (written == tokenizer.eos_token_id).cumsum(1)
+        counts = (ended == 0) | ((ended == 1) & (written == tokenizer.eos_token_id))
+        means = (torch.stack(chosen.nats, dim=1) * counts).sum(1) / counts.sum(1)
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+        for place, text, mean, count in zip(places, texts, means.tolist(), counts.sum(1).tolist(), strict=True):
+            found[place] = Said(text, math.exp(mean), len(rendered[place]), count)
     return found
+
+
+class _Chosen:
+    """Notes the log-probability of each token that is chosen, which is the likeliest."""
+
+    def __init__(self) -> None:
+        self.nats: list[torch.Tensor] = []
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.nats.append(scores.float().log_softmax(-1).amax(-1))
+        return scores
 
 
 def _read_beginning(model: Any, rows: Sequence[Tokens]) -> tuple[Any, int]:

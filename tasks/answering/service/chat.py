@@ -59,6 +59,8 @@ class ChatRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
     tenant: str | None = Field(None, min_length=1, max_length=200)
+    cite: bool = False
+    """Whether the answer must name its sources: it is then never made without a search."""
     user: str | None = Field(None, max_length=1000)
     """Who asks, for a caller that asks for many: a candidate on trial gets all of a conversation or nothing."""
     n: int | None = None
@@ -124,7 +126,7 @@ async def chat(asked: ChatRequest, request: Request, key: Asking, service: Servi
     request.scope["tandem"]["id"] = answer_id
     tags = {TENANT_TAG: tenant or "", KEY_TAG: key.id}
     answer = await service.admission.run(
-        partial(_answer, service, question, tenant, asked.conversation(key), answer_id, tags),
+        partial(_answer, service, question, tenant, asked.cite, asked.conversation(key), answer_id, tags),
         service.config.limits.seconds,
     )
     service.metrics.answered(answer)
@@ -167,6 +169,7 @@ def sources_of(answer: Answer, with_texts: bool) -> dict[str, Any]:
         "citations": [{"number": number, **place_of(answer.passages[number - 1], with_texts)} for number in cited],
         "versions": answer.versions,
         "refused": answer.refused,
+        "alone": answer.alone,
         "filtered": [asdict(each) for each in answer.filtered],
         "confidence": answer.confidence,
     }
@@ -183,6 +186,7 @@ def _answer(
     service: Service,
     question: str,
     tenant: str | None,
+    cite: bool,
     conversation: Conversation,
     answer_id: str,
     tags: Mapping[str, str],
@@ -193,9 +197,9 @@ def _answer(
     started = time.time_ns()
     try:
         if service.trial:
-            answer = service.trial.answer(assistant, question, tenant, conversation)
+            answer = service.trial.answer(assistant, question, tenant, cite, conversation)
         else:
-            answer = assistant.answer(question, tenant)
+            answer = assistant.answer(question, tenant, cite=cite)
     except Exception as error:
         if traced:
             kind = type(error).__name__

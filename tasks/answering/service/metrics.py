@@ -45,6 +45,9 @@ class Metrics:
         self._answers = Counter(
             "tandem_answers_total", "Answers by release, refused or not", ["release", "refused"], registry=self.registry
         )
+        self._alone = Counter(
+            "tandem_answers_alone_total", "Answers without a search, by release", ["release"], registry=self.registry
+        )
         self._tokens = Counter(
             "tandem_tokens_total", "Tokens of language models, read and written", ["direction"], registry=self.registry
         )
@@ -53,6 +56,8 @@ class Metrics:
         for step, lasted in answer.seconds.items():
             self._steps.labels(step).observe(lasted)
         self._answers.labels(answer.versions["release"], str(answer.refused).lower()).inc()
+        if answer.alone:
+            self._alone.labels(answer.versions["release"]).inc()
         self._tokens.labels("read").inc(answer.tokens_in)
         self._tokens.labels("written").inc(answer.tokens_out)
 

@@ -27,7 +27,7 @@ WAIT_SECONDS, END_SECONDS = 15.0, 5.0
 TENANT_TAG = "tandem.tenant"
 RELEASE_TAG = "tandem.release"
 KEY_TAG = "tandem.key"
-KINDS = {"filters": "GUARDRAIL", "search": "RETRIEVER", "grounding": "EVALUATOR", "generation": "LLM"}
+KINDS = {"filters": "GUARDRAIL", "alone": "LLM", "search": "RETRIEVER", "grounding": "EVALUATOR", "generation": "LLM"}
 TEXTS = ("none", "questions", "answers", "passages")
 """Each with those before it."""
 NOTHING: Mapping[str, str] = {}
@@ -152,6 +152,7 @@ def record_of(trace_id: str, answer: Answer, ended: int, texts: str, tags: Mappi
         now = end
     told = {
         "refused": answer.refused,
+        "alone": answer.alone,
         "confidence": round(answer.confidence, 4),
         "cited": [passage.id for passage in answer.cited],
     }
@@ -176,7 +177,7 @@ def _of_step(name: str, answer: Answer, allowed: Sequence[str]) -> tuple[Any, An
         return None, [asdict(each) for each in answer.filtered], None
     if name == "grounding":
         return None, {"probability": round(answer.confidence, 4)}, None
-    if name == "generation":
+    if name == "generation" or (name == "alone" and answer.alone):
         return None, answer.text if "answers" in allowed else None, (answer.tokens_in, answer.tokens_out)
     return None, None, None
 

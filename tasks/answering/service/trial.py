@@ -106,6 +106,7 @@ class _Running:
 class _Copy:
     question: str
     tenant: str | None
+    cite: bool
     champion: Answer
 
 
@@ -168,26 +169,28 @@ class Trial:
         self._stop.set()
         self._thread.join(END_SECONDS)
 
-    def answer(self, champion: Assistant, question: str, tenant: str | None, conversation: Conversation) -> Answer:
+    def answer(
+        self, champion: Assistant, question: str, tenant: str | None, cite: bool, conversation: Conversation
+    ) -> Answer:
         """By the candidate, where it is a canary's turn and it does answer; else by the champion."""
         running = self._running
         if running is None or running.contest.champion != champion.versions["release"]:
-            return champion.answer(question, tenant)
+            return champion.answer(question, tenant, cite=cite)
         picked = self._picks(conversation, running.contest.candidate)
         if self.mode == "shadow":
-            answer = champion.answer(question, tenant)
+            answer = champion.answer(question, tenant, cite=cite)
             if picked:
-                self._put(running, _Copy(question, tenant, answer), conversation)
+                self._put(running, _Copy(question, tenant, cite, answer), conversation)
             return answer
         begun = time.monotonic()
         try:
-            answer = (running.assistant if picked else champion).answer(question, tenant)
+            answer = (running.assistant if picked else champion).answer(question, tenant, cite=cite)
         except Exception as error:
             self._put(running, One(None, picked), conversation)
             if not picked:
                 raise
             self._fail(running, error)
-            return champion.answer(question, tenant)
+            return champion.answer(question, tenant, cite=cite)
         late = time.monotonic() - begun > self._seconds  # nobody waits for it any more
         self._put(running, One(None if late else answer, picked), conversation)
         return answer
@@ -291,7 +294,7 @@ class Trial:
 
     def _copy(self, running: _Running, item: _Copy) -> Answer | None:
         try:
-            return running.assistant.answer(item.question, item.tenant)
+            return running.assistant.answer(item.question, item.tenant, cite=item.cite)
         except Exception as error:
             self._fail(running, error)
             return None
