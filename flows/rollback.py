@@ -17,7 +17,7 @@ class RollbackConfig(Strict):
     """Put an earlier version live, and hold the model until somebody lifts the hold."""
 
     name: Name
-    """Name of the index in the MLflow registry."""
+    """Name of the index, the adapter or the release in the MLflow registry."""
     to: int | None = Field(None, ge=1)
     """Version to go back to; the one that was live before, if empty."""
     reason: str = Field(min_length=3)

@@ -21,7 +21,7 @@ from tasks.errors import RegistryError
 from tasks.registry.connection import connect
 from tasks.registry.ledger import history
 from tasks.registry.pointers import delete_version, promote
-from tasks.registry.runs import close_abandoned, finish, log, read_metrics, read_text, start_run
+from tasks.registry.runs import close_abandoned, finish, log, read_metrics, read_text, start_run, system_metrics
 from tasks.registry.versions import (
     get,
     list_versions,
@@ -157,6 +157,18 @@ def test_a_run_takes_more_than_one_batch_and_gives_it_back(client: MlflowClient,
     assert read == metrics
     assert read_text(client, run_id, "report/night.md") == "# größer"
     assert read_text(client, run_id, "scores.csv") == "query,score\n"
+
+
+def test_while_a_run_computes_its_processors_memory_disk_and_network_are_measured(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    run_id = start_run(client, "train", "training", "support")
+    with system_metrics(client, run_id):
+        time.sleep(1.5)
+    measured = client.get_run(run_id).data.metrics
+    assert 0 < measured["system/system_memory_usage_percentage"] <= 100
+    assert {"system/cpu_utilization_percentage", "system/disk_usage_percentage"} <= measured.keys()
 
 
 def test_a_relative_address_of_the_database_keeps_its_artifacts_beside_it(

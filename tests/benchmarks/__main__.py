@@ -22,6 +22,7 @@ BENCHMARKS = (
     "real_finetunes",
     "answers_xquad",
     "service",
+    "start_up",
 )
 
 
