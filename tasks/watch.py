@@ -8,6 +8,7 @@ import httpx
 from prefect import get_client
 from prefect.exceptions import PrefectException
 
+from tasks.close import close_ended
 from tasks.config.settings import Home
 from tasks.errors import TandemError
 from tasks.follow import start_followers
@@ -29,6 +30,7 @@ def watch(home: Home) -> None:
             try:
                 recover(client, since, now)
                 heard = now
+                close_ended(client, home, now)
                 start_followers(client, home, followed)
                 trouble = ""
             except (httpx.HTTPError, PrefectException, TandemError) as error:

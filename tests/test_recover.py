@@ -4,19 +4,23 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
 from prefect.events import Event, Resource
-from prefect.states import Cancelling, Completed, Crashed, Pending, Running
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, Running
 
+from tasks.close import close_ended
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.settings import Home
 from tasks.deploy import deploy_all
 from tasks.recover import REMEMBERED, SETTLED, SILENCE, START, recover
+from tasks.registry.connection import connect
+from tasks.registry.runs import finish, start_run
+from tasks.tracking import FLOW_RUN_TAG
 from tests.installation import heartbeats, state, tandem
 from tests.waiting import wait_for
 
@@ -134,6 +138,27 @@ def test_a_run_that_ended_after_it_was_looked_at_has_not_crashed(client: SyncPre
     run = create(client, deployment, Pending(), Running(), Completed())
     client.set_flow_run_state(run, Crashed())  # what the watcher would do a moment too late
     assert state(run) == "Completed"
+
+
+def test_the_mlflow_run_of_a_killed_run_is_closed_when_it_is_not_started_again(
+    client: SyncPrefectClient, deployment: UUID, ready_home: Home
+) -> None:
+    """Of four that still say RUNNING, one crashed for the last time, one will be started again, two were ended."""
+    mlflow = connect(ready_home)
+    again = [Pending(), Running(), Crashed()]
+    ends: list[list[State[None]]] = [again * 3, again, [Pending(), Running(), Cancelled()], [Pending(), Running()]]
+    runs = [create(client, deployment, *states) for states in ends]
+    closed, waiting, cancelled, running = (
+        start_run(mlflow, "adapter-tiny", "run", "tiny", {FLOW_RUN_TAG: str(run)}) for run in runs
+    )
+    elsewhere = start_run(mlflow, "adapter-tiny", "run", "tiny", {FLOW_RUN_TAG: str(uuid4())})
+    close_ended(client, ready_home, datetime.now(UTC))
+    assert {mlflow.get_run(each).info.status for each in (closed, waiting, cancelled, running)} == {"RUNNING"}
+    close_ended(client, ready_home, datetime.now(UTC) + SETTLED)
+    status = [mlflow.get_run(each).info.status for each in (closed, waiting, cancelled, running, elsewhere)]
+    assert status == ["FAILED", "RUNNING", "KILLED", "RUNNING", "RUNNING"]
+    for each in (waiting, running, elsewhere):
+        finish(mlflow, each)
 
 
 def test_runs_that_are_not_tandems_are_left_alone(client: SyncPrefectClient, deployment: UUID) -> None:

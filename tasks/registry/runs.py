@@ -152,17 +152,29 @@ def close_abandoned(client: MlflowClient, model: str) -> list[str]:
     """
     abandoned = running(client, model)
     for run_id in abandoned:
-        client.set_tag(run_id, CLOSED_TAG, "its process was gone before it could end the run")
-        client.set_terminated(run_id, "KILLED")
+        close_run(client, run_id, "KILLED", "its process was gone before it could end the run")
     return abandoned
+
+
+@explained
+def close_run(client: MlflowClient, run_id: str, status: str, why: str) -> None:
+    """End a run that did not end itself."""
+    client.set_tag(run_id, CLOSED_TAG, why)
+    client.set_terminated(run_id, status)
 
 
 @explained
 def running(client: MlflowClient, model: str) -> list[str]:
     """The ids of the model's runs that are RUNNING, whether their process is there or not."""
+    return [run_id for run_id, of in running_with(client, MODEL_TAG).items() if of == model]
+
+
+@explained
+def running_with(client: MlflowClient, tag: str) -> dict[str, str]:
+    """The ids of the runs that are RUNNING and have a tag, with its value."""
     experiments = [found.experiment_id for found in client.search_experiments()]
-    query = f"attributes.status = 'RUNNING' and tags.`{MODEL_TAG}` = '{model}'"
-    return [run.info.run_id for run in search_runs(client, experiments, query)]
+    found = search_runs(client, experiments, f"attributes.status = 'RUNNING' and tags.`{tag}` != ''")
+    return {run.info.run_id: run.data.tags[tag] for run in found}
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
