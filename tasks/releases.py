@@ -133,7 +133,7 @@ def _generator(policy: PolicyConfig, manifest: ReleaseManifest, home: Home) -> G
         from tasks.answering.endpoint import EndpointGenerator
 
         files = adapters.kept_adapter(manifest.adapter, home) if config.load_adapter else None
-        return EndpointGenerator(config, manifest.adapter, files, confident=policy.routing is not None)
+        return EndpointGenerator(config, manifest.adapter, files, confident=policy.routing.alone)
     from tasks.answering.local import LocalGenerator
 
     name, _, number = manifest.adapter.partition("@")

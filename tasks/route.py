@@ -24,7 +24,7 @@ def route(config: ReleaseConfig, manifest: ReleaseManifest) -> tuple[ReleaseMani
     None where the policy lets it never answer alone.
     """
     routing = PolicyConfig.model_validate(manifest.policy).routing
-    if routing is None:
+    if not routing.alone:
         return manifest, None
     assistant = open_manifest(manifest, find_home())
     queries = [query for query in load_golden(config.familiar or config.golden) if query.answers]

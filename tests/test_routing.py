@@ -119,7 +119,7 @@ def assistant(model: Model, alone_from: float | None = 0.8, **routing: Any) -> A
         reader=Reader(),  # type: ignore[arg-type]
         generator=model,
         prompt=[{"role": "system", "content": "Answer from these: {{ passages }}"}],
-        policy=PolicyConfig(generator=generator, routing=RoutingConfig(**routing)),
+        policy=PolicyConfig(generator=generator, routing=RoutingConfig(alone=True, **routing)),
         grounding=Grounding(threshold=0.0),
         versions={"index": "docs@1"},
         alone_from=alone_from,
@@ -169,8 +169,8 @@ def test_what_a_model_says_alone_passes_the_same_filters() -> None:
 
 
 def test_an_extractive_generator_has_nothing_to_say_alone() -> None:
-    with pytest.raises(ValidationError, match="leave routing out"):
-        PolicyConfig(routing=RoutingConfig())
+    with pytest.raises(ValidationError, match="leave it out"):
+        PolicyConfig(routing=RoutingConfig(alone=True))
     with pytest.raises(ValidationError, match="no regular expression"):
         RoutingConfig(searched=("(",))
 
@@ -246,7 +246,10 @@ def test_a_release_learns_when_its_model_may_answer_alone_and_its_report_says_wh
     (tmp_path / "familiar.jsonl").write_text("".join(json.dumps(each) + "\n" for each in questions))
     with serve(by_heart) as served:
         generator = {"kind": "endpoint", "base_url": served.config.base_url, "model": "big"}
-        write_yaml(tmp_path / "conf" / "policies" / "sure.yaml", {"generator": generator, "routing": {"max_loss": 0.1}})
+        write_yaml(
+            tmp_path / "conf" / "policies" / "sure.yaml",
+            {"generator": generator, "routing": {"alone": True, "max_loss": 0.1}},
+        )
         settings = {
             "name": "desk",
             "index": "docs@champion",

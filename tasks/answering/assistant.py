@@ -64,7 +64,7 @@ class Assistant:
 
     def draft(self, question: str) -> Generated | None:
         """What the model says without passages, where that may be the answer."""
-        if not self.policy.routing or needs_search(question, self.policy.routing):
+        if not self.policy.routing.alone or needs_search(question, self.policy.routing):
             return None
         return self.generator.answer(question, (), turns_alone(question, self.policy.routing))
 
@@ -88,7 +88,7 @@ class Assistant:
 
     def _alone(self, asked: Screened, draft: Generated, seconds: dict[str, float]) -> Answer:
         answer = replace(self._refusal(asked, seconds), alone=True, confidence=draft.confidence or 0.0)
-        read = turns_alone("", self.policy.routing) if self.policy.routing else []
+        read = turns_alone("", self.policy.routing) if self.policy.routing.alone else []
         return self._finish(answer, draft, read[:-1])
 
     def _refusal(self, asked: Screened, seconds: dict[str, float]) -> Answer:

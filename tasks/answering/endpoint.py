@@ -69,7 +69,7 @@ class EndpointGenerator:
         if not said or not said.content:
             raise ModelError(
                 f"the model {self._model} at {self._config.base_url} does not tell how likely its tokens are, which "
-                "the policy's routing needs: leave routing out, or use an endpoint that gives logprobs"
+                "the policy's routing needs: leave routing.alone out, or use an endpoint that gives logprobs"
             )
         return exp(sum(token.logprob for token in said.content) / len(said.content))
 

@@ -87,6 +87,8 @@ class FiltersConfig(Strict):
 class RoutingConfig(Strict):
     """Let a fine-tuned model answer alone, without a search, where it is sure of itself."""
 
+    alone: bool = False
+    """Whether it may answer alone; otherwise every question is searched for."""
     max_loss: Share = Field(0.01, gt=0)
     """Of the questions, the share that may be answered wrongly alone and would be answered rightly after a search."""
     system: str = ""
@@ -120,13 +122,13 @@ class PolicyConfig(Strict):
     """When it refuses."""
     filters: FiltersConfig = FiltersConfig()
     """What becomes of secrets, personal data, orders to the assistant, and its prompt."""
-    routing: RoutingConfig | None = None
-    """When the model answers alone; without it, every question is searched for."""
+    routing: RoutingConfig = RoutingConfig()
+    """When the model answers without a search."""
 
     @model_validator(mode="after")
     def _a_model_may_answer_alone(self) -> "PolicyConfig":
-        if self.routing and self.generator.kind == "extractive":
-            raise ValueError("routing lets a model answer alone, and the generator is extractive: leave routing out")
+        if self.routing.alone and self.generator.kind == "extractive":
+            raise ValueError("routing.alone is for a model, and the generator is extractive: leave it out")
         return self
 
 
