@@ -148,6 +148,14 @@ def test_two_processes_train_the_adapter_of_one(
     assert losses(together) == pytest.approx(losses(undisturbed), rel=0.02)
 
 
+def test_two_processes_learn_the_preferences_of_one(tiny_model: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.parquet", 16)
+    together = run(dpo_job(tmp_path / "two", tiny_model, pairs, machine={"processes": 2}, max_steps=2))
+    alone = run_here(dpo_job(tmp_path / "one", tiny_model, pairs, max_steps=2))
+    assert together[-1]["event"] == "done"
+    assert losses(together) == pytest.approx(losses(alone), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("losses", "explodes"),
     [

@@ -10,6 +10,7 @@ from tasks.training.job import CHECKPOINTS_FOLDER, TrainingJob
 from tasks.training.speed import VARLEN, Speed
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+PAIRS_FOLDER = "pairs"
 POINTS = 200
 """Points of a loss curve, about."""
 
@@ -63,7 +64,7 @@ def dpo_trainer(
     return DPOTrainer(
         model=model,
         args=settings,
-        train_dataset=_rows(job, ["prompt", "chosen", "rejected"]),
+        train_dataset=_pairs(job),
         processing_class=tokenizer,
         callbacks=callbacks,
     )
@@ -116,6 +117,15 @@ def _conversations(job: TrainingJob, every_answer: bool) -> Any:
         return rows
     return rows.map(
         lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}, remove_columns=["messages"]
+    )
+
+
+def _pairs(job: TrainingJob) -> Any:
+    """In a file of the job's folder: beside it TRL's first process puts the reference, where the others look for it."""
+    from datasets import Dataset
+
+    return Dataset.from_parquet(
+        str(job.train), columns=["prompt", "chosen", "rejected"], cache_dir=str(job.folder / PAIRS_FOLDER)
     )
 
 
