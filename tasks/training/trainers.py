@@ -1,6 +1,5 @@
 """TRL's trainers as a job asks for them."""
 
-import math
 from typing import Any
 from uuid import uuid4
 
@@ -148,7 +147,7 @@ def _common(job: TrainingJob, training: OptimizerConfig, speed: Speed) -> dict[s
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_gradient,
         "per_device_train_batch_size": job.rows_at_once,
-        "gradient_accumulation_steps": math.ceil(training.batch_rows / machine.processes / job.rows_at_once),
+        "gradient_accumulation_steps": job.accumulation,
         "max_length": training.max_length,
         "seed": training.seed,
         "data_seed": training.seed,
