@@ -169,10 +169,25 @@ class DpoOptimizerConfig(OptimizerConfig):
     """Passes over the pairs."""
     learning_rate: float = Field(5e-6, gt=0, le=1)
     """Highest learning rate."""
-    loss: Literal["sigmoid", "hinge", "ipo", "robust", "exo_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down"] = (
-        "sigmoid"
-    )
-    """The loss over a pair; sigmoid is DPO as published."""
+    loss: Literal[
+        "sigmoid",
+        "sigmoid_norm",
+        "hinge",
+        "ipo",
+        "robust",
+        "exo_pair",
+        "nca_pair",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+        "sft",
+    ] = "sigmoid"
+    """The loss over a pair, by TRL's name; sigmoid is DPO as published. aot and aot_unpaired compare the pairs that are
+    on a device at once, so they need several; sft learns the chosen answer and leaves the rejected one out."""
     beta: float = Field(0.1, gt=0, le=10)
     """How closely the model is held to the reference; smaller lets it go further."""
     label_smoothing: float = Field(0, ge=0, lt=0.5)
