@@ -20,7 +20,7 @@ from tasks.registry.checkpoints import forget_checkpoint
 from tasks.registry.connection import connect
 from tasks.registry.runs import log
 from tasks.registry.versions import next_number, register
-from tasks.training.base import fetch_base, hash_base
+from tasks.training.base import fetch_base, hash_base, pin_base
 
 LIBRARIES = ("torch", "transformers", "peft", "trl")
 PREDICT_PARAMS = {"system": str, "max_new_tokens": int}
@@ -30,7 +30,7 @@ def describe_adapter(
     config: SftConfig | DpoConfig, trained: Trained, data: PreparedData, parent: str, home: Home
 ) -> AdapterManifest:
     """The manifest of the version that the trained adapter will become."""
-    base = load_choice("models", config.base, BaseModelConfig)
+    base = pin_base(load_choice("models", config.base, BaseModelConfig))
     return AdapterManifest(
         adapter=config.name,
         tag=f"v{next_number(connect(home), config.name)}",

@@ -60,24 +60,27 @@ def train(name: str, job: TrainingJob, run_id: str) -> Trained:
         ProcessDiedError: the process was killed, three times.
     """
     client = connect(find_home())
-    decisions: list[str] = []
+    decisions: dict[str, str] = {}
     with system_metrics(client, run_id):
         while True:
             checkpoint = fetch_checkpoint(client, run_id, job.folder / CHECKPOINTS_FOLDER)
             ended = _follow(name, replace(job, checkpoint=checkpoint), client, run_id, decisions)
             if ended["event"] == "done":
-                return Trained(ended["adapter"], ended["precision"], ended["steps"], ended["seconds"], tuple(decisions))
+                return Trained(
+                    ended["adapter"], ended["precision"], ended["steps"], ended["seconds"], tuple(decisions.values())
+                )
             fewer = _with_half_the_rows(job)
-            decisions.append(
+            less = (
                 f"memory ran out with {job.rows_at_once} rows at once: went on with {fewer.rows_at_once}, "
                 "and more accumulation"
             )
-            get_logger(__name__).warning(decisions[-1])
+            decisions[f"memory for {job.rows_at_once} rows"] = less
+            get_logger(__name__).warning(less)
             job = fewer
 
 
-def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, decisions: list[str]) -> Event:
-    """Run the process, pass on what it tells, and add what it decided.
+def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, decisions: dict[str, str]) -> Event:
+    """Run the process, pass on what it tells, and add, by kind, what it is the first to decide.
 
     Returns its last event: done, or out of memory.
     """
@@ -87,10 +90,10 @@ def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, deci
         curve = stack.enter_context(_Curve(client, run_id))
         for event in run_job(WORKER, job):
             match event["event"]:
-                case "decision" if event["text"] not in decisions:
-                    decisions.append(event["text"])
+                case "decision":
+                    decisions.setdefault(event["kind"], event["text"])  # a restart measures anew, and keeps the first
                 case "begin":
-                    log(client, run_id, texts={"decisions.txt": "\n".join(decisions)})
+                    log(client, run_id, texts={"decisions.txt": "\n".join(decisions.values())})
                     reached = event["step"]
                     advance = stack.enter_context(progress("train", name, event["steps"] - reached))
                 case "step":

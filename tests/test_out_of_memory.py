@@ -58,6 +58,21 @@ def test_it_becomes_the_adapter_it_would_have_become_with_half_the_rows_from_the
     assert hash_base(Path(ours.adapter)) == hash_base(Path(theirs.adapter))
 
 
+def test_what_was_decided_at_first_is_kept_where_a_restart_measures_anew(
+    tiny_model: Path, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.train.WORKER", "tests.measuring_anew")
+    client = connect(ready_home)
+    run_id = start_run(client, "adapter-tiny", "a fine-tune", "tiny")
+    job = sft_job(tmp_path / "job", tiny_model, tmp_path / "no rows")
+    decisions = train.fn("tiny", job, run_id).decisions
+    assert decisions == (
+        "fp32 weights: it took 10 ms",
+        "memory ran out with 4 rows at once: went on with 2, and more accumulation",
+    )
+    assert read_text(client, run_id, "decisions.txt") == "\n".join(decisions)
+
+
 def test_too_little_for_one_row_is_said(
     tiny_model: Path, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

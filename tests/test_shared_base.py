@@ -2,16 +2,19 @@
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from tasks.errors import ModelError
 from tasks.records import AdapterManifest
 from tasks.training import adapter as opening
 from tasks.training.adapter import Adapted, SharedBase
 from tasks.training.base import hash_base, load_base, load_tokenizer
 from tasks.training.likelihood import answers
+from tests.tiny_models import make_model
 
 ASKED = [[{"role": "user", "content": text}] for text in ("how hot is tea", "where is the harbour")]
 
@@ -67,6 +70,19 @@ def test_an_adapter_that_nobody_holds_leaves_the_base_and_the_others_stay(
     gc.collect()
     assert kept.answer(ASKED, 12) == adapters[first]
     assert Adapted(manifest(tiny_model, third), third).answer(ASKED, 12) == adapters[third]
+
+
+def test_an_adapter_is_refused_on_other_weights_than_it_was_registered_with(
+    tiny_model: Path, adapters: dict[Path, list[str]], tmp_path: Path
+) -> None:
+    first, second, _ = adapters
+    registered, other = manifest(tiny_model, first), make_model(tmp_path / "model", seed=1)
+    for changed, folder, expected, found in (
+        (replace(registered, base={"model": str(other)}), first, registered.base_hash, hash_base(other)),
+        (registered, second, registered.adapter_hash, hash_base(second)),
+    ):
+        with pytest.raises(ModelError, match=f"hash {found}, and it was registered with {expected}"):
+            Adapted(changed, folder)
 
 
 def test_the_weights_of_a_dropped_adapter_are_freed(tiny_model: Path, adapters: dict[Path, list[str]]) -> None:

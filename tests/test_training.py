@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,14 +11,19 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from tasks.config.training import DpoOptimizerConfig
 from tasks.errors import ModelError, ProcessDiedError, TrainingError
+from tasks.training.adapter import SharedBase
 from tasks.training.base import hash_base, load_base
 from tasks.training.job import Event, EventReader, EventWriter, TrainingJob
 from tasks.training.process import run_job
@@ -108,7 +114,8 @@ def test_a_training_that_goes_on_keeps_its_precision(tiny_model: Path, rows: Pat
     run_here(begun)
     checkpoint = newest_checkpoint(begun).with_name("checkpoint-1")
     resumed = run_here(replace(sft_job(tmp_path / "again", tiny_model, rows, max_steps=2), checkpoint=checkpoint))
-    assert next(event["text"] for event in resumed if event["event"] == "decision").startswith("bf16")
+    decided = {event["kind"]: event["text"] for event in resumed if event["event"] == "decision"}
+    assert decided["precision"] == "bf16 weights, as in the checkpoint that the training goes on from"
 
 
 def test_two_processes_settle_on_one_precision(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
@@ -146,6 +153,14 @@ def test_two_processes_train_the_adapter_of_one(
     assert together[-1]["steps"] == undisturbed[-1]["steps"]
     assert [event["event"] for event in together].count("done") == 1
     assert losses(together) == pytest.approx(losses(undisturbed), rel=0.02)
+
+
+def test_two_processes_learn_the_preferences_of_one(tiny_model: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.parquet", 16)
+    together = run(dpo_job(tmp_path / "two", tiny_model, pairs, machine={"processes": 2}, max_steps=2))
+    alone = run_here(dpo_job(tmp_path / "one", tiny_model, pairs, max_steps=2))
+    assert together[-1]["event"] == "done"
+    assert losses(together) == pytest.approx(losses(alone), rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +235,36 @@ def test_preferences_raise_the_margin_of_a_new_adapter_and_of_one_that_goes_on(
         assert abs(margins[0]) < 1e-3 < margins[-1], name
         assert not (Path(events[-1]["adapter"]) / "ref").exists()
     assert distance(events[-1], undisturbed[-1]) > 0
+
+
+def test_every_loss_over_pairs_moves_the_adapter(tiny_model: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.parquet", 4)
+    settings = {"max_steps": 1, "batch_rows": 4, "warmup": 0, "label_smoothing": 0.001}
+    for loss in get_args(DpoOptimizerConfig.model_fields["loss"].annotation):
+        events = run_here(dpo_job(tmp_path / loss, tiny_model, pairs, loss=loss, **settings))
+        assert events[-1]["event"] == "done", events[-1]
+        moved = [tensor for name, tensor in weights(events[-1]).items() if "lora_B" in name]  # they begin at nothing
+        assert all(tensor.isfinite().all() and tensor.any() for tensor in moved), loss
+
+
+def test_a_scaled_and_a_decomposed_adapter_say_so_and_load(tiny_model: Path, rows: Path, tmp_path: Path) -> None:
+    events = run_here(sft_job(tmp_path, tiny_model, rows, lora={"rslora": True, "dora": True}, max_steps=2))
+    adapter = Path(events[-1]["adapter"])
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert (config["use_rslora"], config["use_dora"]) == (True, True)
+    assert any("lora_magnitude_vector" in name for name in weights(events[-1]))
+    base = SharedBase(tiny_model)
+    with base.using(base.add(adapter)) as model:
+        layer = model.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
+        assert layer.scaling["adapter_0"] == config["lora_alpha"] / config["r"] ** 0.5
+        assert "adapter_0" in layer.lora_magnitude_vector
+
+
+def test_a_failure_that_would_only_come_again_is_said_and_not_tried_again(tiny_model: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"messages": [1, 2]}), tmp_path / "rows.parquet")
+    [*_, failed] = run_here(sft_job(tmp_path / "job", tiny_model, tmp_path / "rows.parquet"))
+    assert failed["event"] == "failed"
+    assert re.match(r"the training stopped with \w+: .+ \(.+\.py, line \d+\); mend what it names", failed["reason"])
 
 
 def test_a_template_that_never_ends_an_answer_is_refused(rows: Path, tmp_path: Path) -> None:

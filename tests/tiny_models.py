@@ -144,9 +144,17 @@ def sft_job(
     return TrainingJob(folder, BaseModelConfig(model=str(model)), config, None, rows, rows_at_once=4)
 
 
-def dpo_job(folder: Path, model: Path, pairs: Path, parent: Path | None = None, **training: object) -> TrainingJob:
+def dpo_job(
+    folder: Path,
+    model: Path,
+    pairs: Path,
+    parent: Path | None = None,
+    machine: dict | None = None,
+    **training: object,
+) -> TrainingJob:
     settings = {"max_length": 64, "batch_rows": 8, "rows_at_once": 4, "learning_rate": 0.01} | training
-    config = DpoConfig(name="tiny", base="tiny", dataset="rows", machine={"precision": "fp32"}, training=settings)
+    machine = {"precision": "fp32"} | (machine or {})
+    config = DpoConfig(name="tiny", base="tiny", dataset="rows", machine=machine, training=settings)
     return TrainingJob(folder, BaseModelConfig(model=str(model)), None, config, pairs, parent=parent, rows_at_once=4)
 
 

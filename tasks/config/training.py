@@ -9,6 +9,7 @@ Schulman and Thinking Machines Lab, "LoRA Without Regret", 2025; those of DPO (b
 1e-6, one epoch) follow Rafailov et al., "Direct Preference Optimization", 2023, and Tunstall et al., "Zephyr", 2023.
 """
 
+import math
 from datetime import date
 from typing import Annotated, Literal
 
@@ -135,9 +136,11 @@ class OptimizerConfig(Strict):
     learning_rate: float = Field(2e-4, gt=0, le=1)
     """Highest learning rate."""
     batch_rows: int = Field(16, ge=1, le=4096)
-    """Rows (packed sequences, where packing is on) of one step of the optimizer, over all processes."""
+    """Rows (packed sequences, where packing is on) of one step of the optimizer, over all processes, each of which
+    takes as many."""
     rows_at_once: int = Field(8, ge=1, le=4096)
-    """Most rows on a device at once; halved, with more accumulation, where memory runs out."""
+    """Most rows on a device at once; as many of them are taken as divide a process's rows of a step, and half as many,
+    with more accumulation, where memory runs out."""
     max_length: int = Field(1024, ge=16, le=1_000_000)
     """Tokens after which a row is cut."""
     warmup: Share = 0.03
@@ -166,10 +169,25 @@ class DpoOptimizerConfig(OptimizerConfig):
     """Passes over the pairs."""
     learning_rate: float = Field(5e-6, gt=0, le=1)
     """Highest learning rate."""
-    loss: Literal["sigmoid", "hinge", "ipo", "robust", "exo_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down"] = (
-        "sigmoid"
-    )
-    """The loss over a pair; sigmoid is DPO as published."""
+    loss: Literal[
+        "sigmoid",
+        "sigmoid_norm",
+        "hinge",
+        "ipo",
+        "robust",
+        "exo_pair",
+        "nca_pair",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+        "sft",
+    ] = "sigmoid"
+    """The loss over a pair, by TRL's name; sigmoid is DPO as published. aot and aot_unpaired compare the pairs that are
+    on a device at once, so they need several; sft learns the chosen answer and leaves the rejected one out."""
     beta: float = Field(0.1, gt=0, le=10)
     """How closely the model is held to the reference; smaller lets it go further."""
     label_smoothing: float = Field(0, ge=0, lt=0.5)
@@ -272,6 +290,16 @@ class FinetuneConfig(Strict):
     """How the machine is used."""
     lock_minutes: float = Field(30, ge=0)
     """How long a second run for the same adapter waits for the first before it is skipped."""
+
+    @model_validator(mode="after")
+    def _processes_share_a_step(self) -> "FinetuneConfig":
+        rows, processes = self.training.batch_rows, self.machine.processes
+        if rows % processes:
+            raise ValueError(
+                f"training.batch_rows ({rows}) cannot be shared evenly by machine.processes ({processes}): take "
+                f"batch_rows {math.ceil(rows / processes) * processes}"
+            )
+        return self
 
 
 class SftConfig(FinetuneConfig):

@@ -39,6 +39,16 @@ def fetch_base(base: BaseModelConfig) -> Path:
         ) from error
 
 
+def pin_base(base: BaseModelConfig) -> BaseModelConfig:
+    """The configuration that leads to the same files for ever: from the hub, with the commit of their snapshot.
+
+    Raises ModelError where there are no files.
+    """
+    if Path(base.model).is_dir():
+        return base
+    return base.model_copy(update={"revision": fetch_base(base).name})
+
+
 def hash_base(folder: Path) -> str:
     """A hash over the weights, whatever the files around them are; an adapter fits no other weights.
 

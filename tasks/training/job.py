@@ -42,11 +42,21 @@ class TrainingJob:
     checkpoint: Path | None = None
     """Checkpoint to go on from."""
     rows_at_once: int = 8
-    """Most rows on a device at once; no more than one process's share of a step."""
+    """Rows on a device at once: the most, up to what is given here, that divide one process's share of a step."""
 
     def __post_init__(self) -> None:
-        share = max(1, self.config.training.batch_rows // self.machine.processes)
-        object.__setattr__(self, "rows_at_once", min(self.rows_at_once, share))
+        most = min(self.rows_at_once, self.share)
+        object.__setattr__(self, "rows_at_once", max(n for n in range(1, most + 1) if self.share % n == 0))
+
+    @property
+    def share(self) -> int:
+        """Rows of one process in a step of the optimizer."""
+        return self.config.training.batch_rows // self.machine.processes
+
+    @property
+    def accumulation(self) -> int:
+        """Times that a process takes `rows_at_once` in a step of the optimizer."""
+        return self.share // self.rows_at_once
 
     @property
     def kind(self) -> Literal["sft", "dpo"]:

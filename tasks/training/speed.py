@@ -1,6 +1,7 @@
 """How a model is trained fast on this machine: precision, attention, kernels; each with its reason."""
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,10 +13,24 @@ from tasks.config.training import LoraConfig, MachineConfig
 if TYPE_CHECKING:
     import torch
 
+Precision = Literal["bf16", "fp32"]
 VARLEN = "varlen"
 """The name under which transformers knows `tasks.training.varlen.attend`."""
-PEAK_TFLOPS = {"H200": 989, "H100": 989, "H20": 148, "B200": 2250, "A100": 312, "L40S": 362, "A10G": 70, "L4": 121}
-"""Dense bf16 matrix rate by GPU, in 10¹² operations a second, as in NVIDIA's data sheets."""
+PEAK_TFLOPS = {
+    "H100 PCIe": 756,
+    "H100 NVL": 835,
+    "H200": 989,
+    "H100": 989,
+    "H20": 148,
+    "B200": 2250,
+    "A100": 312,
+    "L40S": 362,
+    "A10G": 70,
+    "L4": 121,
+    "RTX 4090": 165,
+}
+"""Dense bf16 matrix rate by words of a GPU's name, in 10¹² operations a second, as in NVIDIA's data sheets; the first
+that fits counts."""
 SAMPLE = (8, 128)
 """Rows and tokens of the step by which precisions are compared on a CPU; …"""
 SAMPLE_STEPS = 5
@@ -28,7 +43,7 @@ CLEARLY = 1.25
 class Speed:
     """What was decided, and why, in sentences that are logged once."""
 
-    precision: Literal["bf16", "fp32"]
+    precision: Precision
     attention: str
     """As transformers names it."""
     liger: bool
@@ -36,18 +51,19 @@ class Speed:
     compiled: bool
     """… or layers compiled by torch."""
     on_gpu: bool
-    reasons: tuple[str, ...]
+    reasons: dict[str, str]
+    """By what was decided: precision, attention, kernels."""
 
 
-def choose_speed(machine: MachineConfig, model_folder: Path) -> Speed:
-    """Decide for the device that this process sees."""
+def choose_speed(machine: MachineConfig, model_folder: Path, before: Precision | None = None) -> Speed:
+    """Decide for the device that this process sees; `before` is the precision of the training that goes on."""
     import torch
 
     attention, why_attention = _attention(machine, model_folder)
     if not torch.cuda.is_available():
-        on_cpu, why = _precision_on_cpu(machine, model_folder)
-        return Speed(on_cpu, attention, False, False, False, (why, why_attention))
-    precision: Literal["bf16", "fp32"] = "fp32" if machine.precision == "fp32" else "bf16"
+        on_cpu, why = _as_before(before) if before else _precision_on_cpu(machine, model_folder)
+        return Speed(on_cpu, attention, False, False, False, {"precision": why, "attention": why_attention})
+    precision: Precision = before or ("fp32" if machine.precision == "fp32" else "bf16")
     liger = machine.fused and find_spec("liger_kernel") is not None
     compiled = machine.fused and not liger and find_spec("triton") is not None
     kernels = "Liger" if liger else "torch.compile, layer by layer" if compiled else "none, as `fused` is off"
@@ -57,18 +73,28 @@ def choose_speed(machine: MachineConfig, model_folder: Path) -> Speed:
         liger,
         compiled,
         True,
-        (f"{precision} weights on {torch.cuda.get_device_name()}", why_attention, f"fused kernels by {kernels}"),
+        {
+            "precision": f"{precision} weights on {torch.cuda.get_device_name()}",
+            "attention": why_attention,
+            "kernels": f"fused kernels by {kernels}",
+        },
     )
 
 
-def peak_flops() -> float | None:
-    """Matrix operations a second that this process's GPU can do in bf16; None where it is not known."""
+def peak_flops(processes: int) -> float | None:
+    """Matrix operations a second that the GPUs of all processes can do in bf16; None where it is not known."""
     import torch
 
     if not torch.cuda.is_available():
         return None
-    name = torch.cuda.get_device_name()
-    return next((rate * 1e12 for model, rate in PEAK_TFLOPS.items() if model in name.split()), None)
+    peak = peak_of(torch.cuda.get_device_name())
+    return peak and peak * processes
+
+
+def peak_of(gpu: str) -> float | None:
+    """Of one GPU, by the name that its driver gives it."""
+    rates = (rate * 1e12 for words, rate in PEAK_TFLOPS.items() if re.search(rf"\b{words}\b", gpu))
+    return next(rates, None)
 
 
 def flops_per_token(model: Any) -> float:
@@ -78,10 +104,16 @@ def flops_per_token(model: Any) -> float:
     more for their own gradient (Kaplan et al., "Scaling Laws for Neural Language Models", 2020, section 2.1).
     """
     embedding = model.get_input_embeddings().weight
-    counts = [(p.numel(), p.requires_grad) for p in model.parameters() if p is not embedding]
+    counts = [(_weights_in(p), p.requires_grad) for p in model.parameters() if p is not embedding]
     tied = model.get_output_embeddings() is not None and model.get_output_embeddings().weight is embedding
     head = embedding.numel() if tied else 0
     return sum(count * (6 if trained else 4) for count, trained in counts) + 4 * head
+
+
+def _weights_in(parameter: Any) -> int:
+    """How many; bitsandbytes packs those of four bits into fewer numbers, and keeps the shape that they had."""
+    unpacked = getattr(parameter, "quant_state", None)
+    return unpacked.shape.numel() if unpacked else parameter.numel()
 
 
 def _attention(machine: MachineConfig, model_folder: Path) -> tuple[str, str]:
@@ -129,7 +161,11 @@ def _kernel_problem() -> str | None:
     return None
 
 
-def _precision_on_cpu(machine: MachineConfig, model_folder: Path) -> tuple[Literal["bf16", "fp32"], str]:
+def _as_before(before: Precision) -> tuple[Precision, str]:
+    return before, f"{before} weights, as in the checkpoint that the training goes on from"
+
+
+def _precision_on_cpu(machine: MachineConfig, model_folder: Path) -> tuple[Precision, str]:
     import torch
 
     if machine.precision != "auto":
@@ -137,7 +173,7 @@ def _precision_on_cpu(machine: MachineConfig, model_folder: Path) -> tuple[Liter
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "fp32", "fp32 weights: this processor emulates bf16, which takes seconds a step"
     seconds = _said_by_the_first(_time_steps(model_folder))
-    fastest: Literal["bf16", "fp32"] = "bf16" if CLEARLY * seconds["bf16"] < seconds["fp32"] else "fp32"
+    fastest: Precision = "bf16" if CLEARLY * seconds["bf16"] < seconds["fp32"] else "fp32"
     figures = ", ".join(f"{name} {spent * 1000:.0f} ms" for name, spent in seconds.items())
     return fastest, f"{fastest} weights: {SAMPLE[0] * SAMPLE[1]} tokens forward and backward took {figures}"
 

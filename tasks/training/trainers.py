@@ -1,6 +1,5 @@
 """TRL's trainers as a job asks for them."""
 
-import math
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +9,7 @@ from tasks.training.job import CHECKPOINTS_FOLDER, TrainingJob
 from tasks.training.speed import VARLEN, Speed
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+PAIRS_FOLDER = "pairs"
 POINTS = 200
 """Points of a loss curve, about."""
 
@@ -63,7 +63,7 @@ def dpo_trainer(
     return DPOTrainer(
         model=model,
         args=settings,
-        train_dataset=_rows(job, ["prompt", "chosen", "rejected"]),
+        train_dataset=_pairs(job),
         processing_class=tokenizer,
         callbacks=callbacks,
     )
@@ -119,6 +119,15 @@ def _conversations(job: TrainingJob, every_answer: bool) -> Any:
     )
 
 
+def _pairs(job: TrainingJob) -> Any:
+    """In a file of the job's folder: beside it TRL's first process puts the reference, where the others look for it."""
+    from datasets import Dataset
+
+    return Dataset.from_parquet(
+        str(job.train), columns=["prompt", "chosen", "rejected"], cache_dir=str(job.folder / PAIRS_FOLDER)
+    )
+
+
 def _rows(job: TrainingJob, columns: list[str]) -> Any:
     import pyarrow.parquet as pq
     from datasets import Dataset
@@ -138,7 +147,7 @@ def _common(job: TrainingJob, training: OptimizerConfig, speed: Speed) -> dict[s
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_gradient,
         "per_device_train_batch_size": job.rows_at_once,
-        "gradient_accumulation_steps": math.ceil(training.batch_rows / machine.processes / job.rows_at_once),
+        "gradient_accumulation_steps": job.accumulation,
         "max_length": training.max_length,
         "seed": training.seed,
         "data_seed": training.seed,

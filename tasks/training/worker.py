@@ -1,17 +1,19 @@
 """A training process: ``python -m tasks.training.worker JOB_FILE``, by `tasks.training.process.run_job`."""
 
+import os
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
-from tasks.config.training import MachineConfig
 from tasks.errors import TandemError
 from tasks.training.job import ADAPTER_FOLDER, PRECISION_FILE, EventWriter, TrainingJob
 from tasks.training.process import begin
+from tasks.training.speed import Precision
 
-OUT_OF_MEMORY = "can't allocate memory"
-"""What torch says, in an ordinary RuntimeError, where a CPU's memory runs out."""
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory")
+"""What torch says, in an ordinary RuntimeError, where the memory of a CPU or of a GPU's driver runs out."""
 
 
 def main(file: Path) -> int:
@@ -24,12 +26,25 @@ def main(file: Path) -> int:
     except TandemError as error:
         events.write("failed", reason=str(error))
         return 1
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        events.write("out of memory", rows_at_once=job.rows_at_once)
+    except Exception as error:
+        if is_out_of_memory(error):
+            events.write("out of memory", rows_at_once=job.rows_at_once)
+        elif isinstance(error, RuntimeError):
+            raise  # a device or another process is lost, and another try may end well
+        else:
+            traceback.print_exc()
+            events.write("failed", reason=_sentence(error))
         return 1
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    """What another try would only say again."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"the training stopped with {type(error).__name__}: {error} ({last.filename}, line {last.lineno}); mend what "
+        "it names in the configuration, the rows or the base model"
+    )
 
 
 def train(job: TrainingJob, events: EventWriter) -> dict[str, Any]:
@@ -40,15 +55,16 @@ def train(job: TrainingJob, events: EventWriter) -> dict[str, Any]:
     from tasks.training.trainers import dpo_trainer, sft_trainer
     from tasks.training.watching import Watch
 
+    take_own_gpu()
     folder = fetch_base(job.base)
-    speed = choose_speed(_as_before(job), folder)
-    for reason in speed.reasons:
-        events.write("decision", text=reason)
+    speed = choose_speed(job.machine, folder, _precision_before(job))
+    for kind, reason in speed.reasons.items():
+        events.write("decision", kind=kind, text=reason)
     tokenizer = load_tokenizer(folder)
     model = load_base(folder, dtype_of(speed.precision), attention=speed.attention, four_bit=job.base.four_bit)
     config = job.config
     model = parent_adapter(model, job.parent) if job.parent else new_adapter(model, config.lora, config.training.seed)
-    watch = Watch(events, config.machine.checkpoint_minutes, flops_per_token(model), peak_flops())
+    watch = Watch(events, config.machine.checkpoint_minutes, flops_per_token(model), peak_flops(job.machine.processes))
     if job.sft:
         trainer = sft_trainer(job, job.sft, model, tokenizer, speed, [watch])
     else:
@@ -64,12 +80,19 @@ def train(job: TrainingJob, events: EventWriter) -> dict[str, Any]:
     return {"adapter": str(adapter), "precision": speed.precision, **done}
 
 
-def _as_before(job: TrainingJob) -> MachineConfig:
+def take_own_gpu() -> None:
+    """Of several processes each loads and computes on a GPU of its own, where all would begin on the first."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _precision_before(job: TrainingJob) -> Precision | None:
     """A training that goes on keeps its precision, whatever would measure faster now."""
-    machine = job.config.machine
     if job.checkpoint is None:
-        return machine
-    return machine.model_copy(update={"precision": (job.checkpoint / PRECISION_FILE).read_text()})
+        return None
+    return "bf16" if (job.checkpoint / PRECISION_FILE).read_text() == "bf16" else "fp32"
 
 
 def remove(path: Path) -> None:
@@ -83,7 +106,8 @@ def remove(path: Path) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or OUT_OF_MEMORY in str(error)
+    said = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in said for words in OUT_OF_MEMORY)
 
 
 if __name__ == "__main__":
