@@ -1,5 +1,7 @@
 """Scoring processes: what a contender did before is not asked of it again, and what is asked otherwise is."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +131,27 @@ def test_other_texts_are_scored_again_and_other_examples_are_shown_again(job: Sc
     write_lines(Path(job.scoring.general_text), [{"text": "another text"}])
     score(job)
     assert asked == ["base", "candidate", "base with examples"]
+
+
+@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer.json", "generation_config.json"])
+def test_what_lies_around_the_same_weights_decides_too(job: ScoringJob, tmp_path: Path, file: str) -> None:
+    base = shutil.copytree(job.base.model, tmp_path / "base")
+    copied = replace(job, base=BaseModelConfig(model=str(base)))
+    before = kept.key_of(copied, None, False, "cpu", "fp32")
+    assert before == kept.key_of(job, None, False, "cpu", "fp32")
+    with (base / file).open("a") as text:
+        text.write("\n")
+    assert kept.key_of(copied, None, False, "cpu", "fp32") != before
+
+
+def test_an_adapter_of_another_scale_is_asked_again(job: ScoringJob, asked: Asked) -> None:
+    score(job)
+    asked.clear()
+    file = job.adapters["candidate"] / "adapter_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"lora_alpha": settings["lora_alpha"] * 2}))
+    score(job)
+    assert asked == ["candidate"]
 
 
 def test_only_the_newest_are_kept(job: ScoringJob, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,11 @@
 """Rows that are nearly the same: every pair that is similar enough is found, and no other."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.config.training import CheckConfig
+from tasks.training.checks import check_similar
 from tasks.training.formats import Example
 from tasks.training.near import COMMON_ROWS, NearIndex, sketch_all, words_of
 from tests.examples import example
@@ -62,6 +65,29 @@ def test_system_turns_are_left_aside() -> None:
 def test_rows_that_say_only_what_is_common_are_compared_by_it() -> None:
     rows = [example(LONG)] * (COMMON_ROWS + 5)
     assert find(rows[0], rows[1:], 0.9) == 0
+
+
+ROWS = 500
+
+
+def different(number: int) -> str:
+    return " ".join(f"{word}{number}" for word in "abcdefgh")
+
+
+@pytest.mark.parametrize("copies", [40, 100, 400])
+def test_text_that_was_copied_so_often_that_it_is_common_does_not_hide_its_copies(copies: int) -> None:
+    train = [example(f"{LONG} {LONG} {n}" if n < copies else different(n)) for n in range(ROWS)]
+    held_out = [example(f"{LONG} {LONG} {ROWS}"), example(different(ROWS))]
+    kept, [leaked, near] = check_similar(train, held_out, CheckConfig(near_duplicate=0.6))
+    # 12 of 18 shingles are those of all copies
+    assert kept == train[copies:]
+    assert len(leaked.places) == copies
+    assert len(near.places) == copies - 1
+
+
+def test_questions_under_one_of_several_instructions_are_not_made_alike_by_it() -> None:
+    rows = [example(f"{LONG} {LONG} task {n % 5} {different(n)}") for n in range(ROWS)]
+    assert check_similar(rows[1:], rows[:1], CheckConfig(near_duplicate=0.5)) == (rows[1:], [])
 
 
 texts = st.lists(st.sampled_from("abcd"), min_size=1, max_size=12).map(" ".join)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = ("*.safetensors", "*.bin")
+AROUND = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py")
 CHUNK = 1 << 24
 
 
@@ -57,8 +58,16 @@ def hash_base(folder: Path) -> str:
     files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
     if not files:
         raise ModelError(f"{folder} holds no weights (*.safetensors or *.bin): is it a model's folder?")
-    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    return _hash_files(stamps)
+    return _hash_files(_stamps(files))
+
+
+def hash_around(folder: Path) -> str:
+    """A hash over the files beside the weights that decide what a model does: configuration, tokenizer, template."""
+    return _hash_files(_stamps(sorted({file for pattern in AROUND for file in folder.glob(pattern)})))
+
+
+def _stamps(files: list[Path]) -> tuple[tuple[str, int, int], ...]:
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
 @lru_cache(maxsize=16)

@@ -1,4 +1,4 @@
-"""What contenders did before: the same weights, asked the same in the same way, do the same and are not asked again.
+"""What contenders did before: the same model, asked the same in the same way, do the same and are not asked again.
 
 So base model and champion are scored once for each set of held-out rows, and not beside every candidate.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tasks.training.base import fetch_base, hash_base
+from tasks.training.base import fetch_base, hash_around, hash_base
 from tasks.training.scoring_job import Scored, ScoringJob
 
 MOST = 200
@@ -26,10 +26,12 @@ def key_of(job: ScoringJob, adapter: Path | None, examples: bool, device: str, p
     Suites are no part of it, because their questions may lie anywhere: a job that names some is not kept.
     """
     files = [job.held_out, Path(job.scoring.general_text), Path(job.scoring.general_choices)]
+    base = fetch_base(job.base)
     decisive: list[Any] = [
-        hash_base(fetch_base(job.base)),
+        hash_base(base),
+        hash_around(base),
         job.base.four_bit,
-        hash_base(adapter) if adapter else "",
+        [hash_base(adapter), _hash(adapter / "adapter_config.json")] if adapter else [],
         [_hash(file) for file in (*files, *([job.train] if examples else []))],
         job.scoring.model_dump(mode="json"),
         job.max_length,

@@ -4,7 +4,8 @@ Rows are compared by the Jaccard similarity of their sets of three-word shingles
 containment of documents, 1997). Two sets that are similar enough share one of their rarest shingles, so only rows that
 do are compared (prefix filtering: Chaudhuri, Ganti and Kaushik, A primitive operator for similarity joins in data
 cleaning, 2006); unlike with MinHash, none is missed. What many rows have in common, such as an instruction or a list of
-labels before every question, is left aside: it would make any two of them look alike.
+labels before every question, is left aside: it would make any two of them look alike. But text that is common because
+it was copied many times must not hide its copies: a row that says next to nothing else is compared as a whole.
 """
 
 import math
@@ -25,13 +26,22 @@ if TYPE_CHECKING:
 WORDS = 3
 """Words of a shingle."""
 COMMON_SHARE, COMMON_ROWS = 0.05, 20
-"""A shingle of more than this share of the rows, and of more rows than this, is left aside."""
+"""A shingle of more than this share of the rows, and of more rows than this, is left aside where a row has others."""
+EVERYWHERE_SHARE = 0.9
+"""One of more than this share of the rows is an instruction to all, and left aside however little is left."""
+FEW_OF_ITS_OWN = 2 * WORDS
+"""Fewer shingles that are not common come from a word or two: changed in a copy, not a question under an instruction.
+
+A copy in which more is changed is as similar as 0.9 only from about a hundred words on.
+"""
+AT_ONCE = 64
+"""Rows compared in one go: where many are alike, one of the first mostly is."""
 
 
 def sketch_all(examples: Sequence[Example]) -> list["Shingles"]:
     """What the rows say, system turns and common text aside, as sets that can be compared with one another.
 
-    A row that says nothing but what is common is compared by that.
+    A row that says little but what is common is compared by that, too.
     """
     import numpy as np
 
@@ -39,13 +49,20 @@ def sketch_all(examples: Sequence[Example]) -> list["Shingles"]:
     if not sets:
         return []
     known, counts = np.unique(np.concatenate(sets), return_counts=True)
-    most = max(COMMON_ROWS, COMMON_SHARE * len(sets))
+    common = max(COMMON_ROWS, COMMON_SHARE * len(sets))
+    everywhere = max(COMMON_ROWS, EVERYWHERE_SHARE * len(sets))
     ranked = []
     for own in sets:
         rows = counts[np.searchsorted(known, own)]
         order = np.argsort(rows, kind="stable")
-        ranked.append(own[order][rows[order] <= most] if rows.min() <= most else own[order])
+        ranked.append(own[order][: _compared(rows[order], common, everywhere)])
     return ranked
+
+
+def _compared(rows: "np.ndarray[Any, Any]", common: float, everywhere: float) -> int:
+    """How many of a row's shingles are compared, from the numbers of rows that have each, the lowest first."""
+    rare, not_everywhere = (int(rows.searchsorted(most, "right")) for most in (common, everywhere))
+    return (rare if rare >= FEW_OF_ITS_OWN else not_everywhere) or len(rows)
 
 
 class NearIndex:
@@ -54,26 +71,41 @@ class NearIndex:
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
         self._known: list[Shingles] = []
-        self._having: dict[int, list[int]] = defaultdict(list)
+        self._having: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        """By shingle: rows, how many of their shingles are no rarer, and how many they have."""
 
     def add(self, shingles: "Shingles") -> None:
-        for shingle in self._rarest(shingles):
-            self._having[shingle].append(len(self._known))
+        for place, shingle in enumerate(self._rarest(shingles)):
+            self._having[shingle].append((len(self._known), len(shingles) - place, len(shingles)))
         self._known.append(shingles)
 
     def find(self, shingles: "Shingles") -> int | None:
         """The number of the first row added that is as similar, if any."""
         import numpy as np
 
-        numbers = sorted({number for shingle in self._rarest(shingles) for number in self._having.get(shingle, ())})
-        if not numbers:
-            return None
-        others = [self._known[number] for number in numbers]
-        sizes = np.array([len(other) for other in others])
-        is_shared = np.isin(np.concatenate(others), shingles)
-        shared = np.add.reduceat(is_shared, np.cumsum(sizes) - sizes, dtype=int)
-        similar = shared / (len(shingles) + sizes - shared) >= self._threshold
-        return numbers[int(similar.argmax())] if similar.any() else None
+        numbers = self._that_may_be_similar(shingles)
+        for start in range(0, len(numbers), AT_ONCE):
+            some = numbers[start : start + AT_ONCE]
+            others = [self._known[number] for number in some]
+            sizes = np.array([len(other) for other in others])
+            is_shared = np.isin(np.concatenate(others), shingles)
+            shared = np.add.reduceat(is_shared, np.cumsum(sizes) - sizes, dtype=int)
+            similar = shared / (len(shingles) + sizes - shared) >= self._threshold
+            if similar.any():
+                return some[int(similar.argmax())]
+        return None
+
+    def _that_may_be_similar(self, shingles: "Shingles") -> list[int]:
+        """Rows with a shingle in common from which on both have enough left to share."""
+        enough = self._threshold / (1 + self._threshold) - 1e-9
+        return sorted(
+            {
+                number
+                for place, shingle in enumerate(self._rarest(shingles))
+                for number, left, size in self._having.get(shingle, ())
+                if min(left, len(shingles) - place) >= enough * (size + len(shingles))
+            }
+        )
 
     def _rarest(self, shingles: "Shingles") -> list[int]:
         """So many that a set without one of them cannot share enough of the others."""
