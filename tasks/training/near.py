@@ -29,11 +29,8 @@ COMMON_SHARE, COMMON_ROWS = 0.05, 20
 """A shingle of more than this share of the rows, and of more rows than this, is left aside where a row has others."""
 EVERYWHERE_SHARE = 0.9
 """One of more than this share of the rows is an instruction to all, and left aside however little is left."""
-FEW_OF_ITS_OWN = 2 * WORDS
-"""Fewer shingles that are not common come from a word or two: changed in a copy, not a question under an instruction.
-
-A copy in which more is changed is as similar as 0.9 only from about a hundred words on.
-"""
+FEW_OF_ITS_OWN = WORDS + 1
+"""Fewer shingles that are not common come from one word: changed in a copy, and no question under an instruction."""
 AT_ONCE = 64
 """Rows compared in one go: where many are alike, one of the first mostly is."""
 
