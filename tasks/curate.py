@@ -16,7 +16,7 @@ from tasks.records import PreparedData
 from tasks.registry.connection import connect
 from tasks.registry.runs import log, log_dataset
 from tasks.training.base import fetch_base, load_tokenizer
-from tasks.training.dataset import describe_findings, prepare_data
+from tasks.training.dataset import FINDINGS_FILE, describe_findings, list_findings, prepare_data
 
 DATA_FILE = "data.md"
 
@@ -64,6 +64,6 @@ def _keep(name: str, prepared: PreparedData, run_id: str) -> None:
     client = connect(find_home())
     report = describe_findings(prepared)
     log_dataset(client, run_id, name, prepared.version, prepared.sources, prepared.counts)
-    log(client, run_id, texts={DATA_FILE: report})
+    log(client, run_id, texts={DATA_FILE: report, FINDINGS_FILE: list_findings(prepared)})
     if runtime.flow_run.id:
         create_markdown_artifact(report, key=artifact_key("data", name), description=f"The data set {name}")
