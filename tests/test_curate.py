@@ -1,6 +1,7 @@
 """What is checked before a second of training, and what is kept of what was found."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
 from tasks.curate import curate
+from tasks.errors import ConfigError
 from tasks.registry.connection import connect
 from tasks.registry.runs import read_text, start_run
 from tests.tiny_models import conversation, write_data, write_lines, write_yaml
@@ -61,3 +63,50 @@ def test_the_places_of_all_rows_with_findings_are_kept_beside_the_report(folder:
     [repeated] = [found for found in json.loads(findings) if "word for word" in found["sentence"]]
     assert repeated["severity"] == "dropped"
     assert repeated["places"] == [f"{folder}/rows.jsonl:{ROWS + 1 + n}" for n in range(8)]
+
+
+METHODS = pytest.mark.parametrize("kind", [SftConfig, DpoConfig])
+
+
+@METHODS
+def test_answers_that_cannot_be_scored_are_named_before_training(
+    kind: type[SftConfig] | type[DpoConfig], folder: Path, ready_home: Home
+) -> None:
+    with pytest.raises(ConfigError, match=r"reference answers cannot be scored by valid_json"):
+        run(kind, folder, ready_home, scores=["valid_json"])
+
+
+@METHODS
+@pytest.mark.parametrize(
+    ("scoring", "message"),
+    [
+        (
+            {"general_text": "nowhere.jsonl"},
+            r"nowhere.jsonl cannot be read \(No such file or directory\): name another file as scoring.general_text",
+        ),
+        ({"general_choices": "nowhere.jsonl"}, "name another file as scoring.general_choices"),
+        ({"general_choices": "lines.jsonl"}, "lines.jsonl:2: a line must be a JSON object with question, choices"),
+        ({"suites": ["boxez"], "suites_folder": "suites"}, "knows no task boxez: correct the name"),
+    ],
+)
+def test_what_cannot_be_scored_is_named_before_training(
+    kind: type[SftConfig] | type[DpoConfig],
+    folder: Path,
+    ready_home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    scoring: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "suites").mkdir()
+    write_lines(folder / "lines.jsonl", [{"question": "a", "choices": ["b"], "answer": "b"}, {"question": "a"}])
+    with pytest.raises(ConfigError, match=message):
+        run(kind, folder, ready_home, **scoring)
+
+
+def test_suites_without_their_harness_say_how_to_install_it(
+    folder: Path, ready_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=r"pip install 'tandem\[harness\]', or empty the setting"):
+        run(SftConfig, folder, ready_home, suites=["gsm8k"])

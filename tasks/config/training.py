@@ -272,18 +272,18 @@ class FinetuneConfig(Strict):
     lock_minutes: float = Field(30, ge=0)
     """How long a second run for the same adapter waits for the first before it is skipped."""
 
+    @model_validator(mode="after")
+    def _schema_is_named(self) -> "FinetuneConfig":
+        if "schema_valid" in self.scoring.scores and not self.scoring.json_schema:
+            raise ValueError("scoring.scores asks for schema_valid: name the schema's file under scoring.json_schema")
+        return self
+
 
 class SftConfig(FinetuneConfig):
     """Teach a model how to answer, from examples (supervised fine-tuning with LoRA)."""
 
     training: SftOptimizerConfig = SftOptimizerConfig()
     """The steps of the training."""
-
-    @model_validator(mode="after")
-    def _schema_is_named(self) -> "SftConfig":
-        if "schema_valid" in self.scoring.scores and not self.scoring.json_schema:
-            raise ValueError("scoring.scores asks for schema_valid: name the schema's file under scoring.json_schema")
-        return self
 
 
 class DpoConfig(FinetuneConfig):
