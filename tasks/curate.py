@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from tasks.config.choices import load_choice
 from tasks.config.settings import find_home
-from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
+from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, ScoringConfig, SftConfig
 from tasks.errors import ConfigError, RefusedError
 from tasks.evaluation.answers import check_scoring
 from tasks.progress import artifact_key
@@ -16,7 +16,8 @@ from tasks.records import PreparedData
 from tasks.registry.connection import connect
 from tasks.registry.runs import log, log_dataset
 from tasks.training.base import fetch_base, load_tokenizer
-from tasks.training.dataset import describe_findings, prepare_data
+from tasks.training.dataset import FINDINGS_FILE, describe_findings, list_findings, prepare_data
+from tasks.training.general import read_general_choices, read_general_text
 
 DATA_FILE = "data.md"
 
@@ -26,7 +27,7 @@ def curate(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prepared
     """Write the rows to train on and to score on into a folder, and show what is wrong with them.
 
     Raises:
-        ConfigError: the data set is of the wrong format for the method, or its answers cannot be scored as asked.
+        ConfigError: the data set is of the wrong format for the method, or it cannot be scored as asked.
         RefusedError: something was found that stops the run; the report says what, and in which rows.
     """
     dataset = load_choice("datasets", config.dataset, DatasetConfig)
@@ -35,6 +36,7 @@ def curate(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prepared
         raise ConfigError(
             f"conf/datasets/{config.dataset}.yaml has the format {dataset.format}, which {method} cannot use"
         )
+    check_general(config.scoring)
     tokenizer = load_tokenizer(fetch_base(load_choice("models", config.base, BaseModelConfig)))
 
     def count_tokens(conversations: list[list[dict[str, str]]]) -> list[int]:
@@ -53,17 +55,30 @@ def curate(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prepared
     if prepared.stopped:
         reasons = " ".join(finding.sentence for finding in prepared.findings if finding.severity == "stop")
         raise RefusedError(f"the data set {config.dataset} is not fit to train on: {reasons}")
-    if isinstance(config, SftConfig):
-        rows = pq.read_table(prepared.held_out, columns=["place", "messages"]).to_pylist()
-        answers = [row["messages"][-1]["content"] for row in rows]
-        check_scoring(config.scoring, [row["place"] for row in rows], answers)
+    answer = "chosen" if isinstance(config, DpoConfig) else "messages"
+    rows = pq.read_table(prepared.held_out, columns=["place", answer]).to_pylist()
+    check_scoring(config.scoring, [row["place"] for row in rows], [row[answer][-1]["content"] for row in rows])
     return prepared
+
+
+def check_general(scoring: ScoringConfig) -> None:
+    """That what is not about the task can be scored.
+
+    Raises:
+        ConfigError: a file is not what it should be, a suite is unknown, or the harness is not installed.
+    """
+    read_general_text(scoring)
+    read_general_choices(scoring)
+    if scoring.suites:
+        from tasks.training.suites import find_suites
+
+        find_suites(scoring.suites, scoring.suites_folder)
 
 
 def _keep(name: str, prepared: PreparedData, run_id: str) -> None:
     client = connect(find_home())
     report = describe_findings(prepared)
     log_dataset(client, run_id, name, prepared.version, prepared.sources, prepared.counts)
-    log(client, run_id, texts={DATA_FILE: report})
+    log(client, run_id, texts={DATA_FILE: report, FINDINGS_FILE: list_findings(prepared)})
     if runtime.flow_run.id:
         create_markdown_artifact(report, key=artifact_key("data", name), description=f"The data set {name}")

@@ -48,9 +48,14 @@ def follow(client: MlflowClient, version: Version, verdict: Verdict) -> Verdict:
             verdict = replace(verdict, decision="hold", reasons=(str(refusal), *verdict.reasons))
         else:
             return verdict
-    if verdict.decision != "reject" and verdict.promote != "never":
+    if is_to_wait(verdict.decision, verdict.promote):
         pointers.propose(client, name, number, by=by, reason=" ".join(verdict.reasons))
     return verdict
+
+
+def is_to_wait(decision: str, promote: str) -> bool:
+    """Whether a version with this verdict becomes the candidate, for a person to approve, and does not go live."""
+    return promote != "never" and (decision == "hold" or (decision, promote) == ("promote", "ask"))
 
 
 def _flow() -> str:

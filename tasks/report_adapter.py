@@ -15,6 +15,7 @@ from tasks.evaluation.adapter_report import (
     worst_table,
 )
 from tasks.judge import compared_score
+from tasks.promote import is_to_wait
 from tasks.records import AdapterManifest, Finetune, PreparedData, Trained, Verdict, number_of
 from tasks.registry.connection import connect
 from tasks.registry.runs import read_curve
@@ -56,7 +57,7 @@ def write_report(done: Finetune, scoring: Scoring, config: SftConfig | DpoConfig
     contenders, compared = scoring.contenders, compared_score(config)
     slices = slices_table(contenders, compared, scoring.labels)
     worst = worst_table(contenders, compared, scoring.texts)
-    waits = done.decision == "promote" and done.live != done.version and config.promote == "ask"
+    waits = done.live != done.version and is_to_wait(done.decision, config.promote)
     parts = [
         f"# {done.adapter}: Version {done.version} {VERDICTS[done.decision]}",
         "\n".join(f"- {reason}" for reason in done.reasons),

@@ -12,6 +12,7 @@ from tasks.evaluation.routing import Routed
 from tasks.examine import Examined
 from tasks.guard import Guarded
 from tasks.mend import Mended
+from tasks.promote import is_to_wait
 from tasks.records import Released, ReleaseManifest, Verdict, number_of
 from tasks.register import FAILED_FILE, VERDICT_TAG, VERSION_TAG
 from tasks.report import VERDICTS, markdown_table, show_report, table_of
@@ -68,7 +69,7 @@ def write_report(
     config: ReleaseConfig,
 ) -> str:
     """The release as markdown."""
-    waits = done.decision == "promote" and done.live != done.version and config.promote == "ask"
+    waits = done.live != done.version and is_to_wait(done.decision, config.promote)
     wrong = [case for case in examined.cases if not case.right]
     parts = [
         f"# {done.release}: Version {done.version} {VERDICTS[done.decision]}",

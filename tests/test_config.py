@@ -116,6 +116,7 @@ def test_a_form_offers_the_models_and_data_sets_of_conf_as_choices(monkeypatch: 
     ("model", "change", "said"),
     [
         (SftConfig, {"scoring": {"scores": ["schema_valid"]}}, "name the schema's file under scoring.json_schema"),
+        (DpoConfig, {"scoring": {"scores": ["schema_valid"]}}, "name the schema's file under scoring.json_schema"),
         (SftConfig, {"parent": "support"}, "parent: String should match pattern"),
         (SftConfig, {"training": {"beta": 0.1}}, "training.beta: unknown key"),
         (DpoConfig, {"training": {"loss": "exo_pair"}}, "exo_pair needs a label_smoothing"),

@@ -301,18 +301,18 @@ class FinetuneConfig(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _schema_is_named(self) -> "FinetuneConfig":
+        if "schema_valid" in self.scoring.scores and not self.scoring.json_schema:
+            raise ValueError("scoring.scores asks for schema_valid: name the schema's file under scoring.json_schema")
+        return self
+
 
 class SftConfig(FinetuneConfig):
     """Teach a model how to answer, from examples (supervised fine-tuning with LoRA)."""
 
     training: SftOptimizerConfig = SftOptimizerConfig()
     """The steps of the training."""
-
-    @model_validator(mode="after")
-    def _schema_is_named(self) -> "SftConfig":
-        if "schema_valid" in self.scoring.scores and not self.scoring.json_schema:
-            raise ValueError("scoring.scores asks for schema_valid: name the schema's file under scoring.json_schema")
-        return self
 
 
 class DpoConfig(FinetuneConfig):

@@ -1,7 +1,9 @@
 """From the sources of a data set to the two files that a training reads, and what was found on the way."""
 
 import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PLACES_SHOWN = 5
+FINDINGS_FILE = "findings.json"
+"""Beside the report: all findings with the places of all their rows."""
 
 
 def prepare_data(
@@ -95,6 +99,7 @@ def describe_findings(prepared: PreparedData) -> str:
     )
     if not prepared.findings:
         return f"{summary} Nothing was found."
+    summary += f" The places of all rows with findings are in `{FINDINGS_FILE}`, beside this report in MLflow."
     lines = [summary, "", "| | finding | rows |", "| --- | --- | --- |"]
     order = ("stop", "dropped", "note")
     for finding in sorted(prepared.findings, key=lambda finding: order.index(finding.severity)):
@@ -102,6 +107,11 @@ def describe_findings(prepared: PreparedData) -> str:
         more = f" and {len(finding.places) - PLACES_SHOWN:,} more" if len(finding.places) > PLACES_SHOWN else ""
         lines.append(f"| {finding.severity} | {_cell(finding.sentence)} | {_cell(places)}{more} |")
     return "\n".join(lines)
+
+
+def list_findings(prepared: PreparedData) -> str:
+    """All findings, as JSON."""
+    return json.dumps([asdict(finding) for finding in prepared.findings], indent=1)
 
 
 def _read(

@@ -1,6 +1,5 @@
 """A scoring process: ``python -m tasks.training.scorer JOB_FILE``. Every adapter is tried on one loaded base model."""
 
-import json
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import ConfigError, ModelError, TandemError
+from tasks.errors import ModelError, TandemError
+from tasks.training.general import read_general_choices, read_general_text
 from tasks.training.job import EventWriter
 from tasks.training.process import begin
 from tasks.training.scoring_job import BASE, BASE_WITH_EXAMPLES, Scored, ScoredAll, ScoringJob
@@ -103,7 +103,7 @@ def _score_one(
     def found(turns: Sequence[Sequence[Turn]]) -> list[tuple[float, int]]:
         return likelihoods(model, [continuation(tokenizer, each, job.max_length) for each in turns])
 
-    texts = [item["text"] for item in _read_lines(Path(job.scoring.general_text), ("text",))]
+    texts = [item["text"] for item in read_general_text(job.scoring)]
     general = likelihoods(model, [Continuation(tokenizer(text)["input_ids"][: job.max_length], 1) for text in texts])
     chosen = found(conversations)
     rejected = found([row["prompt"] + row["rejected"] for row in rows]) if "rejected" in rows[0] else []
@@ -129,7 +129,7 @@ def _choose(model: Any, tokenizer: Any, job: ScoringJob) -> list[bool]:
     """Whether the choice with the highest likelihood a token is the answer."""
     from tasks.training.likelihood import Continuation, a_token, likelihoods
 
-    items = _read_lines(Path(job.scoring.general_choices), ("question", "choices", "answer"))
+    items = read_general_choices(job.scoring)
     asked = [
         Continuation(tokenizer(item["question"] + choice)["input_ids"], len(tokenizer(item["question"])["input_ids"]))
         for item in items
@@ -191,22 +191,6 @@ def _with_examples(turns: Sequence[Turn], examples: Sequence[Sequence[Turn]]) ->
     system = [turn for turn in turns[:1] if turn["role"] == "system"]
     shown = [turn for example in examples for turn in example if turn["role"] != "system"]
     return [*system, *shown, *turns[len(system) :]]
-
-
-def _read_lines(file: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Raises ConfigError, naming the line, where one is not what it should be."""
-    if not file.exists():
-        raise ConfigError(f"{file} does not exist: name another file under scoring")
-    items = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            item = json.loads(line)
-        except ValueError:
-            item = None
-        if not isinstance(item, dict) or not set(keys) <= set(item):
-            raise ConfigError(f"{file}:{number}: a line must be a JSON object with {', '.join(keys)}")
-        items.append(item)
-    return items
 
 
 if __name__ == "__main__":
