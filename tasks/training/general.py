@@ -21,8 +21,8 @@ def read_general_choices(scoring: ScoringConfig) -> list[dict[str, Any]]:
 def _read_lines(setting: str, file: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror}): name another file as scoring.{setting}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read ({error}): name another file as scoring.{setting}") from None
     items = []
     for number, line in enumerate(lines, start=1):
         try:
