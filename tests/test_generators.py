@@ -2,6 +2,7 @@
 
 import gc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from tasks.config.answering import GeneratorConfig, PolicyConfig
 from tasks.errors import ModelError
 from tasks.releases import check_fit
 from tests.endpoint import Served, serve
+
+if TYPE_CHECKING:
+    from tasks.training.likelihood import Said
 
 TURNS = [{"role": "system", "content": "Tea is hot."}, {"role": "user", "content": "how hot is tea"}]
 
@@ -79,10 +83,10 @@ class Base:
         self.tokenizer = load_tokenizer(folder)
         self.model = load_base(folder, torch.float32).eval()
 
-    def answer(self, conversations: list[list[dict[str, str]]], max_new_tokens: int) -> list[str]:
-        from tasks.training.likelihood import answers
+    def say(self, conversations: list[list[dict[str, str]]], max_new_tokens: int) -> "list[Said]":
+        from tasks.training.likelihood import say
 
-        return answers(self.model, self.tokenizer, conversations, max_new_tokens)
+        return say(self.model, self.tokenizer, conversations, max_new_tokens)
 
 
 def test_a_model_in_this_process_counts_the_tokens_that_it_reads_and_writes(tiny_model: Path) -> None:
@@ -90,7 +94,7 @@ def test_a_model_in_this_process_counts_the_tokens_that_it_reads_and_writes(tiny
     made = LocalGenerator(base, max_new_tokens=5).answer("how hot is tea", [], TURNS)
     read = base.tokenizer.apply_chat_template(TURNS, add_generation_prompt=True, tokenize=False)
     assert made.tokens_in == len(base.tokenizer(read)["input_ids"])
-    assert made.text == base.answer([TURNS], 5)[0]
+    assert made.text == base.say([TURNS], 5)[0].text
     assert made.tokens_out <= 5
 
 
