@@ -133,7 +133,7 @@ def test_a_stream_adds_up_to_the_same_answer_with_the_same_sources(desk: Serving
     assert {chunk.id for chunk in chunks} != {whole["id"]}
     last, usage = chunks[-2], chunks[-1]
     assert last.choices[0].finish_reason == "stop"
-    extra = ("citations", "versions", "refused", "filtered", "confidence")
+    extra = ("citations", "versions", "refused", "alone", "filtered", "confidence")
     assert last.model_extra == {name: whole[name] for name in extra}
     assert usage.usage is not None
 
@@ -295,7 +295,7 @@ def test_neither_texts_nor_keys_stand_in_the_log(
     locked.search(key=keys["north"])
     locked.http.get(f"/v1/{keys['north']}?q={QUESTION}", headers=bearer(keys["north"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.answering.assistant.Assistant.answer", lambda self, *asked: fail(*asked))
+        patch.setattr("tasks.answering.assistant.Assistant.answer", lambda self, *asked, **more: fail(*asked))
         broken = locked.ask(key=keys["north"])
     assert (broken.status_code, broken.json()["error"]["code"]) == (500, "internal")
     assert "secret passage" not in broken.text

@@ -205,11 +205,11 @@ def test_a_question_that_both_fail_at_says_nothing_and_a_failure_of_one_is_worth
     questions = questions_of(configured(), shared)
     ask, calls = Assistant.answer, [0]
 
-    def fail(self: Assistant, question: str, tenant: str | None = None) -> Answer:
+    def fail(self: Assistant, question: str, tenant: str | None = None, **more: Any) -> Answer:
         calls[0] += 1
         if self.versions["release"] == SILENT or calls[0] > 4:
             raise ModelError("the model at http://127.0.0.1 does not answer")
-        return ask(self, question, tenant)
+        return ask(self, question, tenant, **more)
 
     monkeypatch.setattr(Assistant, "answer", fail)
     pairs, outcome = replay.fn(configured(), "desk@2", SILENT, questions)
@@ -287,10 +287,10 @@ def test_a_canary_that_fails_costs_no_request_and_one_that_does_not_load_gets_no
     waits(client, 1)
     answer = Assistant.answer
 
-    def fail(self: Assistant, question: str, tenant: str | None = None) -> Answer:
+    def fail(self: Assistant, question: str, tenant: str | None = None, **more: Any) -> Answer:
         if self.versions["release"] == "desk@1":
             raise ModelError("the model does not answer")
-        return answer(self, question, tenant)
+        return answer(self, question, tenant, **more)
 
     with served(shared, canary={"share": 0.5}) as serving:
         wait_for(lambda: serving.ready()["tried"] == "desk@1")
@@ -318,10 +318,10 @@ def test_a_shadow_is_asked_copies_while_everybody_is_answered_by_the_live_releas
     waits(client, 3)
     let_go, answer = Event(), Assistant.answer
 
-    def slow(self: Assistant, question: str, tenant: str | None = None) -> Answer:
+    def slow(self: Assistant, question: str, tenant: str | None = None, **more: Any) -> Answer:
         if self.versions["release"] == SILENT:
             let_go.wait(60)
-        return answer(self, question, tenant)
+        return answer(self, question, tenant, **more)
 
     monkeypatch.setattr(Assistant, "answer", slow)
     with served(shared, shadow={"share": 1, "waiting": 4, **QUICK}) as serving:
