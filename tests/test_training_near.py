@@ -90,6 +90,11 @@ def test_questions_under_one_of_several_instructions_are_not_made_alike_by_it() 
     assert check_similar(rows[1:], rows[:1], CheckConfig(near_duplicate=0.5)) == (rows[1:], [])
 
 
+def test_questions_of_four_words_under_an_instruction_of_half_of_the_rows_are_not_made_alike_by_it() -> None:
+    rows = [example(different(n) if n % 2 else f"{LONG} {LONG} is it{n} that{n} now{n}") for n in range(ROWS)]
+    assert check_similar(rows[1:], rows[:1], CheckConfig(near_duplicate=0.5)) == (rows[1:], [])
+
+
 texts = st.lists(st.sampled_from("abcd"), min_size=1, max_size=12).map(" ".join)
 
 

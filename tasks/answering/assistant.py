@@ -88,8 +88,7 @@ class Assistant:
 
     def _alone(self, asked: Screened, draft: Generated, seconds: dict[str, float]) -> Answer:
         answer = replace(self._refusal(asked, seconds), alone=True, confidence=draft.confidence or 0.0)
-        read = turns_alone("", self.policy.routing) if self.policy.routing.alone else []
-        return self._finish(answer, draft, read[:-1])
+        return self._finish(answer, draft, turns_alone("", self.policy.routing)[:-1])
 
     def _refusal(self, asked: Screened, seconds: dict[str, float]) -> Answer:
         """What is said where there is nothing to say."""
