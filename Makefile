@@ -16,6 +16,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/python -m tasks.databases
 	touch $@
 
 demo: $(INSTALLED)

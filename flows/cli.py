@@ -533,8 +533,9 @@ def _keys_file(config: Path | None) -> Path:
 
 def _run(call: Callable[[], Result]) -> Result:
     """Run what needs Prefect."""
-    # Prefect makes this folder but not those above it, and then fails to open its database
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    from tasks.databases import prepare_prefect_home
+
+    prepare_prefect_home()
     _check_prefect(os.environ.get("PREFECT_API_URL", ""))
     return call()
 

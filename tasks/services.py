@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 from filelock import FileLock
@@ -22,6 +24,7 @@ from tasks.config.deployments import DeploymentsConfig
 from tasks.config.servers import reach
 from tasks.config.services import ADDRESSES, Service, log_of, read_services, runs, services_file, write_services
 from tasks.config.settings import Home
+from tasks.databases import prepare_prefect_home
 from tasks.errors import ConfigError, ServerError
 
 MARK = "TANDEM_SERVICES_OF"
@@ -51,9 +54,9 @@ def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int |
         try:
             _start_servers(home, services, ports)
             _deploy(home, services, config, root)
-            _start_watcher(home, services)
             for service in services.values():
                 _wait_until_ready(home, service)
+            _start_watcher(home, services)
         except BaseException:
             _end([service for name, service in services.items() if name not in before])
             write_services(home, before)
@@ -122,14 +125,24 @@ def _prefect_server(port: int) -> list[str]:
     return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
 
 
-def _mlflow_server(home: Home, port: int) -> list[str]:
-    """Over the home's own database, and with artifacts where commands find them also when no server runs."""
-    from tasks.registry.connection import connect
+def _mlflow_server(home: Home, port: int) -> tuple[list[str], dict[str, str]]:
+    """What `mlflow server` runs in the end, and its variables: the command itself imports as much again before it.
 
-    connect(home)  # makes the database where it is missing
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    artifacts = (home.mlruns / "artifacts").as_uri()
-    return [*command, "--backend-store-uri", home.tracking_uri, "--default-artifact-root", artifacts]
+    It serves the home's own database, and has artifacts where commands find them also when no server runs.
+    """
+    from tasks.registry.connection import connect, failures_explained
+
+    client = connect(home)  # makes the database where it is missing
+    with failures_explained(home.tracking_uri):
+        client.search_experiments(max_results=1)  # names a database of another MLflow's, which the app would serve
+    log_config = files("mlflow") / "server" / "uvicorn_log_config.yaml"
+    command = [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port), "--log-config", str(log_config)]
+    return [*command, "mlflow.server.fastapi_app:app"], {
+        "_MLFLOW_SERVER_FILE_STORE": home.tracking_uri,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": (home.mlruns / "artifacts").as_uri(),
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # of no use here
+    }
 
 
 def _start_servers(home: Home, services: dict[str, Service], ports: dict[str, int | None]) -> None:
@@ -137,23 +150,25 @@ def _start_servers(home: Home, services: dict[str, Service], ports: dict[str, in
         _kill(_descendants(home, name))  # a helper that outlived its server may hold the port
     chosen = _choose_ports(home, services, ports)
     if port := chosen.get("prefect"):
+        prepare_prefect_home()
         _start(home, services, "prefect", _prefect_server(port), port)
     if port := chosen.get("mlflow"):
-        _start(home, services, "mlflow", _mlflow_server(home, port), port)
+        command, variables = _mlflow_server(home, port)
+        _start(home, services, "mlflow", command, port, variables)
     for name in services.keys() & ADDRESSES.keys():
         variable, path = ADDRESSES[name]
         os.environ[variable] = services[name].address + path
 
 
 def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig, root: Path) -> None:
-    """Start what asks Prefect's server, and tell it of the deployments meanwhile."""
+    """Start the workers, and tell Prefect's server of their pools and of the deployments."""
     from tasks.deploy import apply, create_pools, prepare_all  # only now is it known which Prefect server it is for
 
     deployments = prepare_all(config, root)  # takes seconds, which the server needs as well
+    _start_workers(home, services, config)
     if "prefect" in services:
         _wait_for_answer(home, services["prefect"])
-    create_pools(config.work_pools)  # before the workers, which would make them without their limits
-    _start_workers(home, services, config)
+    create_pools(config.work_pools)
     for deployment in deployments:
         apply(deployment)
 
@@ -162,8 +177,7 @@ def _start_workers(home: Home, services: dict[str, Service], config: Deployments
     for pool in config.work_pools:
         name = f"worker-{pool.name}"
         if name not in services:
-            command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
-            _start(home, services, name, [*command, "--pool", pool.name, "--name", _worker_name(pool.name)])
+            _start(home, services, name, [sys.executable, "-m", "tasks.work", pool.name, _worker_name(pool.name)])
 
 
 def _start_watcher(home: Home, services: dict[str, Service]) -> None:
@@ -175,7 +189,14 @@ def _worker_name(pool: str) -> str:
     return f"{pool} on {socket.gethostname()}"
 
 
-def _start(home: Home, services: dict[str, Service], name: str, command: list[str], port: int = 0) -> None:
+def _start(
+    home: Home,
+    services: dict[str, Service],
+    name: str,
+    command: list[str],
+    port: int = 0,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """In a session of its own, so that Ctrl-C in the terminal does not reach it later; recorded at once."""
     log = log_of(home, name)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -188,8 +209,7 @@ def _start(home: Home, services: dict[str, Service], name: str, command: list[st
         # its pages ask the server they came from; by default they would ask port 4200, whatever its port is
         "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", "/api"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # of no use here, and takes half the time to start
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **variables,
     }
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -203,9 +223,7 @@ def _start(home: Home, services: dict[str, Service], name: str, command: list[st
 def _wait_until_ready(home: Home, service: Service) -> None:
     if service.port:
         _wait_for_answer(home, service)
-    elif service.name == WATCHER:
-        _wait(home, service, lambda: True)
-    else:
+    elif service.name != WATCHER:
         _wait_for_worker(home, service)
 
 

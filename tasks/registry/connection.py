@@ -2,8 +2,10 @@
 
 import functools
 import logging
+import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -15,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.config.servers import reach
 from tasks.config.settings import Home
+from tasks.databases import prepared
 from tasks.errors import RegistryError, TandemError
 
 P = ParamSpec("P")
@@ -80,7 +83,13 @@ def _create_database(home: Home, database: Path) -> None:
             return
         aside = database.with_name(f"{database.name}.new")
         aside.unlink(missing_ok=True)
-        MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
+        if (empty := prepared("mlflow")).exists():
+            shutil.copy(empty, aside)
+        else:
+            MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
+        with closing(sqlite3.connect(aside)) as opened, opened:
+            # of the experiment that every database has; MLflow takes the folder in which it made the database
+            opened.execute("UPDATE experiments SET artifact_location = ?", (str(home.mlruns / "artifacts" / "0"),))
         aside.rename(database)
 
 

@@ -1,0 +1,67 @@
+"""Empty databases of this MLflow and this Prefect, migrated once at installation, for every new home to copy.
+
+``python -m tasks.databases`` makes them. Without them each home waits for the migrations: on two cores 3 s of MLflow's,
+and 12 s of Prefect's, which is most of what `tandem up` and a first flow run take there.
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import closing, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+FOLDER = Path(sys.prefix, "share", "tandem")
+
+MIGRATED_BY = {
+    "mlflow": [
+        *(sys.executable, "-c"),
+        "import mlflow, os; mlflow.MlflowClient(os.environ['MLFLOW_TRACKING_URI']).search_experiments()",
+    ],
+    "prefect": [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
+}
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for package in MIGRATED_BY:
+        if not prepared(package).exists():
+            prepare(package)
+
+
+def prepare(package: str) -> None:
+    """Let the package make its database elsewhere, whatever server the environment names, and keep it whole."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        made, whole = Path(folder, "made.db"), Path(folder, "whole.db")
+        addresses = {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{made}",
+            "PREFECT_HOME": folder,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{made}",
+        }
+        subprocess.run(MIGRATED_BY[package], env=os.environ | addresses, check=True, stdout=subprocess.DEVNULL)
+        with closing(sqlite3.connect(made)) as database:
+            database.execute("VACUUM INTO ?", (str(whole),))
+        whole.rename(prepared(package))
+
+
+def prepared(package: str) -> Path:
+    """Where the empty database of the installed version lies, if it was made."""
+    return FOLDER / f"{package}-{version(package)}.db"
+
+
+def prepare_prefect_home() -> None:
+    """Make PREFECT_HOME, of which Prefect makes the last folder only, and give it a database unless it has one."""
+    home = Path(os.environ["PREFECT_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    if (home / "prefect.db").exists() or not prepared("prefect").exists():
+        return
+    with tempfile.TemporaryDirectory(dir=home) as folder, suppress(OSError):  # then Prefect makes its own
+        copied = shutil.copy(prepared("prefect"), folder)
+        os.link(copied, home / "prefect.db")  # never over one that a server made meanwhile
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""New homes begin with copies of empty databases, which are what MLflow and Prefect would have made."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tasks import databases
+from tasks.config.settings import Home
+from tasks.registry.connection import connect
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation's folder of prepared databases, with nothing in it; and PREFECT_HOME, not made yet."""
+    monkeypatch.setattr(databases, "FOLDER", tmp_path / "share")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "not" / "yet"))
+    return tmp_path / "share"
+
+
+def test_a_copied_mlflow_database_has_the_schema_of_one_that_mlflow_made_and_its_own_artifacts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, copied = Home(tmp_path / "made"), Home(tmp_path / "copied")
+    connect(made)
+
+    monkeypatch.setattr(databases, "MIGRATED_BY", {"mlflow": databases.MIGRATED_BY["mlflow"]})
+    databases.main()
+    connect(copied)
+
+    assert [path.name for path in folder.iterdir()] == [databases.prepared("mlflow").name]
+    assert read(copied, "SELECT sql FROM sqlite_master ORDER BY name") == read(
+        made, "SELECT sql FROM sqlite_master ORDER BY name"
+    )
+    for home in (made, copied):
+        assert read(home, "SELECT artifact_location FROM experiments") == [(str(home.mlruns / "artifacts" / "0"),)]
+
+
+def test_a_new_prefect_home_gets_the_prepared_database_and_a_used_one_keeps_its_own(folder: Path) -> None:
+    folder.mkdir()
+    databases.prepared("prefect").write_bytes(b"empty")
+    databases.prepare_prefect_home()
+    database = Path(os.environ["PREFECT_HOME"], "prefect.db")
+    assert database.read_bytes() == b"empty"
+
+    database.write_bytes(b"used")
+    databases.prepare_prefect_home()
+    assert database.read_bytes() == b"used"
+    assert [path.name for path in database.parent.iterdir()] == ["prefect.db"]
+
+
+def test_where_no_database_was_prepared_prefect_makes_its_own_in_its_folder(folder: Path) -> None:
+    databases.prepare_prefect_home()
+    assert list(Path(os.environ["PREFECT_HOME"]).iterdir()) == []
+
+
+def read(home: Home, query: str) -> list[tuple[str]]:
+    with closing(sqlite3.connect(home.mlruns / "mlflow.db")) as database:
+        return database.execute(query).fetchall()
