@@ -53,7 +53,7 @@ def training_job(config: SftConfig | DpoConfig, data: PreparedData, parent: Pare
 
 @task(name="train", task_run_name="train {name}", retries=2, retry_delay_seconds=1, retry_condition_fn=_died)
 def train(name: str, job: TrainingJob, run_id: str) -> Trained:
-    """Train until done. Where memory runs out, half the rows at once and twice the accumulation go on.
+    """Train until done. Where memory runs out, half the rows at once go on, and at last gradient checkpointing.
 
     Raises:
         TrainingError: the loss diverged, or one row at a time is too much for the memory.
@@ -69,14 +69,9 @@ def train(name: str, job: TrainingJob, run_id: str) -> Trained:
                 return Trained(
                     ended["adapter"], ended["precision"], ended["steps"], ended["seconds"], tuple(decisions.values())
                 )
-            fewer = _with_half_the_rows(job)
-            less = (
-                f"memory ran out with {job.rows_at_once} rows at once: went on with {fewer.rows_at_once}, "
-                "and more accumulation"
-            )
-            decisions[f"memory for {job.rows_at_once} rows"] = less
-            get_logger(__name__).warning(less)
-            job = fewer
+            job, how = _with_less_memory(job)
+            decisions[how] = how
+            get_logger(__name__).warning(how)
 
 
 def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, decisions: dict[str, str]) -> Event:
@@ -134,9 +129,18 @@ class _Curve:
         self._sent = time.monotonic()
 
 
-def _with_half_the_rows(job: TrainingJob) -> TrainingJob:
-    if job.rows_at_once == 1:
-        raise TrainingError(
-            "there is not enough memory for one row at a time: lower training.max_length, or take a smaller base model"
+def _with_less_memory(job: TrainingJob) -> tuple[TrainingJob, str]:
+    """The job as it goes on where memory ran out, and a sentence that says so."""
+    if job.rows_at_once > 1:
+        fewer = replace(job, rows_at_once=job.rows_at_once // 2)
+        return fewer, (
+            f"memory ran out with {job.rows_at_once} rows at once: went on with {fewer.rows_at_once}, "
+            "and more accumulation"
         )
-    return replace(job, rows_at_once=job.rows_at_once // 2)
+    if not job.recompute:
+        return replace(job, recompute=True), (
+            "memory ran out with one row at once: went on with gradient checkpointing, which computes more"
+        )
+    raise TrainingError(
+        "there is not enough memory for one row at a time: lower training.max_length, or take a smaller base model"
+    )

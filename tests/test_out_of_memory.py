@@ -1,4 +1,4 @@
-"""A training whose memory runs out goes on with half the rows at once."""
+"""A training whose memory runs out goes on with half the rows at once, and at last with gradient checkpointing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tasks.config.settings import Home
 from tasks.errors import TrainingError
@@ -73,12 +75,44 @@ def test_what_was_decided_at_first_is_kept_where_a_restart_measures_anew(
     assert read_text(client, run_id, "decisions.txt") == "\n".join(decisions)
 
 
+def test_where_one_row_is_too_much_gradient_checkpointing_is_tried(
+    tiny_model: Path, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.train.WORKER", "tests.measuring_anew")
+    client = connect(ready_home)
+    run_id = start_run(client, "adapter-tiny", "a fine-tune", "tiny")
+    job = replace(sft_job(tmp_path / "job", tiny_model, tmp_path / "no rows"), rows_at_once=2)
+    assert train.fn("tiny", job, run_id).decisions[1:] == (
+        "memory ran out with 2 rows at once: went on with 1, and more accumulation",
+        "memory ran out with one row at once: went on with gradient checkpointing, which computes more",
+    )
+
+
+def test_gradient_checkpointing_makes_the_same_adapter_with_less_memory(
+    tiny_model: Path, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeps = long_row(tmp_path, tiny_model, 8_000)
+    again = replace(keeps, folder=tmp_path / "again", recompute=True)
+    adapters = [Path(trained(job, ready_home, monkeypatch, None)[0].adapter) for job in (keeps, again)]
+    peaks = [int((job.folder / PEAK_FILE).read_text()) for job in (keeps, again)]
+    assert peaks[1] < 0.95 * peaks[0]
+    one, other = (load_file(adapter / "adapter_model.safetensors") for adapter in adapters)
+    assert one.keys() == other.keys()
+    for name, weights in one.items():
+        torch.testing.assert_close(weights, other[name], rtol=1e-4, atol=1e-6)
+
+
+def long_row(folder: Path, model: Path, words: int) -> TrainingJob:
+    """Two steps over one row."""
+    answer = {"role": "assistant", "content": " box" * words}
+    row = {"messages": [{"role": "user", "content": "how many?"}, answer]}
+    pq.write_table(pa.Table.from_pylist([row]), folder / "rows.parquet")
+    return sft_job(folder / "job", model, folder / "rows.parquet", batch_rows=1, max_length=words, max_steps=2)
+
+
 def test_too_little_for_one_row_is_said(
     tiny_model: Path, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = {"role": "assistant", "content": " box" * 32_000}
-    row = {"messages": [{"role": "user", "content": "how many?"}, answer]}
-    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
-    job = sft_job(tmp_path / "job", tiny_model, tmp_path / "rows.parquet", batch_rows=1, max_length=32_000)
+    job = long_row(tmp_path, tiny_model, 32_000)
     with pytest.raises(TrainingError, match=r"not enough memory for one row at a time: lower training.max_length"):
-        trained(replace(job, rows_at_once=1), ready_home, monkeypatch, ENOUGH_TO_LOAD)
+        trained(job, ready_home, monkeypatch, ENOUGH_TO_LOAD)

@@ -43,6 +43,8 @@ class TrainingJob:
     """Checkpoint to go on from."""
     rows_at_once: int = 8
     """Rows on a device at once: the most, up to what is given here, that divide one process's share of a step."""
+    recompute: bool = False
+    """Whether the backward pass computes activations again instead of keeping them: slower, with less memory."""
 
     def __post_init__(self) -> None:
         most = min(self.rows_at_once, self.share)

@@ -153,7 +153,7 @@ def _common(job: TrainingJob, training: OptimizerConfig, speed: Speed) -> dict[s
         "data_seed": training.seed,
         "bf16": speed.precision == "bf16",
         "use_cpu": not speed.on_gpu,
-        "gradient_checkpointing": False,  # adapters leave room; where they do not, the rows at once are halved
+        "gradient_checkpointing": job.recompute,
         "use_liger_kernel": speed.liger,
         "logging_steps": 1 / POINTS,
         "logging_first_step": True,
