@@ -19,12 +19,14 @@ from tasks.progress import progress
 from tasks.records import PreparedData, Trained
 from tasks.registry.checkpoints import fetch_checkpoint, keep_checkpoint
 from tasks.registry.connection import MlflowClient, connect
-from tasks.registry.runs import log, log_points, system_metrics
+from tasks.registry.runs import log, log_points, read_tags, system_metrics
 from tasks.training.job import CHECKPOINTS_FOLDER, Event, TrainingJob
 from tasks.training.process import die_with_parent, run_job
 
 WORKER = "tasks.training.worker"
 SECONDS_BETWEEN_SENDS = 2.0
+DECISION_TAG = "decision."
+"""With the kind of decision behind it, a tag of the run in MLflow; its value is the sentence that tells of it."""
 
 
 def die_with_worker() -> None:
@@ -60,7 +62,7 @@ def train(name: str, job: TrainingJob, run_id: str) -> Trained:
         ProcessDiedError: the process was killed, three times.
     """
     client = connect(find_home())
-    decisions: dict[str, str] = {}
+    decisions = _decided(client, run_id)
     with system_metrics(client, run_id):
         while True:
             checkpoint = fetch_checkpoint(client, run_id, job.folder / CHECKPOINTS_FOLDER)
@@ -69,9 +71,10 @@ def train(name: str, job: TrainingJob, run_id: str) -> Trained:
                 return Trained(
                     ended["adapter"], ended["precision"], ended["steps"], ended["seconds"], tuple(decisions.values())
                 )
-            job, how = _with_less_memory(job)
-            decisions[how] = how
+            less, how = _with_less_memory(job)
+            decisions[f"memory for {job.rows_at_once} rows at once"] = how
             get_logger(__name__).warning(how)
+            job = less
 
 
 def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, decisions: dict[str, str]) -> Event:
@@ -88,7 +91,7 @@ def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, deci
                 case "decision":
                     decisions.setdefault(event["kind"], event["text"])  # a restart measures anew, and keeps the first
                 case "begin":
-                    log(client, run_id, texts={"decisions.txt": "\n".join(decisions.values())})
+                    log(client, run_id, tags={DECISION_TAG + kind: text for kind, text in decisions.items()})
                     reached = event["step"]
                     advance = stack.enter_context(progress("train", name, event["steps"] - reached))
                 case "step":
@@ -101,6 +104,12 @@ def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, deci
                 case "failed":
                     raise TrainingError(event["reason"])
     return event
+
+
+def _decided(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """By kind, what the run decided before it was interrupted."""
+    tags = read_tags(client, run_id)
+    return {tag.removeprefix(DECISION_TAG): text for tag, text in tags.items() if tag.startswith(DECISION_TAG)}
 
 
 class _Curve:

@@ -22,12 +22,13 @@ def taken() -> int:
 
 
 def note_peak(file: Path, before: int) -> None:
-    peak = 0
+    peak, aside = 0, file.with_suffix(".new")
     while True:
         if (now := taken() - before) > peak:
             peak = now
-            file.write_text(str(peak))
-        time.sleep(0.005)
+            aside.write_text(str(peak))
+            aside.replace(file)  # whole, whenever the process ends
+        time.sleep(0.001)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from tasks.config.settings import Home
 from tasks.errors import TrainingError
 from tasks.records import Trained
 from tasks.registry.connection import connect
-from tasks.registry.runs import read_text, start_run
-from tasks.train import train
+from tasks.registry.runs import read_tags, start_run
+from tasks.train import DECISION_TAG, train
 from tasks.training.base import hash_base
 from tasks.training.job import TrainingJob
 from tests.little_memory import LIMIT, PEAK_FILE
@@ -35,15 +35,17 @@ def job(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
     return replace(sft_job(tmp_path / "job", tiny_model, rows, batch_rows=ROWS, epochs=2), rows_at_once=4 * ROWS)
 
 
-def trained(job: TrainingJob, home: Home, monkeypatch: pytest.MonkeyPatch, limit: int | None) -> tuple[Trained, str]:
-    """The training's result, and the decisions that its MLflow run shows."""
+def trained(
+    job: TrainingJob, home: Home, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> tuple[Trained, dict[str, str]]:
+    """The training's result, and the tags of its MLflow run."""
     with monkeypatch.context() as patch:
         patch.setattr("tasks.train.WORKER", "tests.little_memory")
         if limit:
             patch.setenv(LIMIT, str(limit))
         client = connect(home)
         run_id = start_run(client, "adapter-tiny", "a fine-tune", "tiny")
-        return train.fn("tiny", job, run_id), read_text(client, run_id, "decisions.txt")
+        return train.fn("tiny", job, run_id), read_tags(client, run_id)
 
 
 def test_it_becomes_the_adapter_it_would_have_become_with_half_the_rows_from_the_start(
@@ -55,7 +57,7 @@ def test_it_becomes_the_adapter_it_would_have_become_with_half_the_rows_from_the
     ours, shown = trained(job, ready_home, monkeypatch, int(SPARE * needed))
     sentence = "memory ran out with 512 rows at once: went on with 256, and more accumulation"
     assert [decision for decision in ours.decisions if "memory" in decision] == [sentence]
-    assert shown.splitlines().count(sentence) == 1
+    assert shown["decision.memory for 512 rows at once"] == sentence
     assert ours.steps == theirs.steps == 2
     assert hash_base(Path(ours.adapter)) == hash_base(Path(theirs.adapter))
 
@@ -72,7 +74,8 @@ def test_what_was_decided_at_first_is_kept_where_a_restart_measures_anew(
         "fp32 weights: it took 10 ms",
         "memory ran out with 4 rows at once: went on with 2, and more accumulation",
     )
-    assert read_text(client, run_id, "decisions.txt") == "\n".join(decisions)
+    tags = read_tags(client, run_id)
+    assert tuple(text for tag, text in tags.items() if tag.startswith(DECISION_TAG)) == tuple(sorted(decisions))
 
 
 def test_where_one_row_is_too_much_gradient_checkpointing_is_tried(

@@ -97,16 +97,19 @@ def test_the_same_seed_gives_the_same_adapter(
     assert distance(again[-1], other[-1]) > 0.1
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_adapter(
-    undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path
+    undisturbed: list[Event], tiny_model: Path, rows: Path, tmp_path: Path, processes: int
 ) -> None:
-    job = sft_job(tmp_path, tiny_model, rows, machine={"checkpoint_minutes": 1e-6}, epochs=4)
+    machine = {"checkpoint_minutes": 1e-6, "processes": processes}
+    job = sft_job(tmp_path, tiny_model, rows, machine=machine, epochs=4)
+    calm = undisturbed if processes == 1 else run(replace(job, folder=tmp_path / "calm"))
     with pytest.raises(ProcessDiedError, match="SIGKILL"):
         kill_at_step(job, 3)
     last = newest_checkpoint(job)
     resumed = run(replace(job, checkpoint=last))
     assert 3 <= next(event["step"] for event in resumed if event["event"] == "begin") < resumed[-1]["steps"]
-    assert distance(resumed[-1], undisturbed[-1]) < 1e-5
+    assert distance(resumed[-1], calm[-1]) < 1e-5
 
 
 def test_a_training_that_goes_on_keeps_its_precision(tiny_model: Path, rows: Path, tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def read_text(client: MlflowClient, run_id: str, file: str) -> str:
 
 
 @explained
+def read_tags(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """All tags of a run, MLflow's own among them."""
+    return dict(client.get_run(run_id).data.tags)
+
+
+@explained
 def log_points(client: MlflowClient, run_id: str, points: Sequence[tuple[int, float, Mapping[str, float]]]) -> None:
     """Add points of curves to a run, each a step, its time in seconds since the epoch, and values by metric."""
     metrics = [
