@@ -14,8 +14,9 @@ import torch
 
 from tasks.config.training import BaseModelConfig, LoraConfig, MachineConfig, ScoringConfig
 from tasks.training import kept, scorer
-from tasks.training.base import load_base
+from tasks.training.base import load_base, load_tokenizer
 from tasks.training.job import EventWriter
+from tasks.training.likelihood import continuation, likelihoods
 from tasks.training.lora import new_adapter
 from tasks.training.scoring_job import ScoredAll, ScoringJob
 from tests.tiny_models import conversation, write_data, write_lines, write_rows
@@ -101,6 +102,32 @@ def test_what_a_contender_did_before_is_not_asked_of_it_again(job: ScoringJob, a
     anew = score(replace(job, kept=None))
     assert asked == ["candidate", "base", "candidate", "base with examples"]
     assert anew == first
+
+
+def test_the_base_with_examples_has_likelihoods_as_the_others_and_they_are_those_behind_the_examples(
+    job: ScoringJob, tmp_path: Path
+) -> None:
+    pairs = [{"prompt": conversation(n)[:1], "chosen": says("yes"), "rejected": says("no")} for n in range(4)]
+    rows = [{"id": f"row {n}", "label": None, **pair} for n, pair in enumerate(pairs)]
+    for file, some in ((job.held_out, rows), (job.train, pairs)):
+        pq.write_table(pa.Table.from_pylist(some), file)
+    shown = job.scoring.model_copy(update={"scores": (), "examples": 2})
+    found = score(replace(job, scoring=shown)).contenders["base with examples"]
+    model, tokenizer = load_base(Path(job.base.model), torch.float32).eval(), load_tokenizer(Path(job.base.model))
+    examples = [turn for example in scorer._examples(replace(job, scoring=shown)) for turn in example]
+    for n, pair in enumerate(pairs):
+        yes, no = (
+            likelihoods(model, [continuation(tokenizer, [*examples, *pair["prompt"], *pair[answer]], 1000)])[0]
+            for answer in ("chosen", "rejected")
+        )
+        assert found.nats[n] == pytest.approx(-yes[0] / yes[1], rel=1e-4)
+        assert found.margins[n] == pytest.approx(yes[0] - no[0], rel=1e-3, abs=1e-3)
+    assert len(examples) == 4
+    assert found.answers == found.general_nats == []
+
+
+def says(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
 
 
 CHANGES: dict[str, Callable[[ScoringJob], ScoringJob]] = {

@@ -17,6 +17,8 @@ from tasks.training.scoring_job import Scored, ScoringJob
 
 MOST = 200
 """Files; beyond them the oldest go."""
+FORMAT = 2
+"""Raised when more or something else is kept of a contender."""
 LIBRARIES = ("torch", "transformers", "peft")
 
 
@@ -28,6 +30,7 @@ def key_of(job: ScoringJob, adapter: Path | None, examples: bool, device: str, p
     files = [job.held_out, Path(job.scoring.general_text), Path(job.scoring.general_choices)]
     base = fetch_base(job.base)
     decisive: list[Any] = [
+        FORMAT,
         hash_base(base),
         hash_around(base),
         job.base.four_bit,

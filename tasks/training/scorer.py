@@ -4,6 +4,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,18 +53,15 @@ def score(job: ScoringJob, events: EventWriter) -> ScoredAll:
     tokenizer = load_tokenizer(folder)
     model = load_base(folder, dtype_of(speed.precision), four_bit=job.base.four_bit)
     rows = pq.read_table(job.held_out).to_pylist()
-    conversations = [_conversation(row) for row in rows]
-    asked = conversations[: job.scoring.max_rows] if job.scoring.scores else []
     model, users = _with_adapters(model, job.adapters)
     model.eval()
 
     def try_one(name: str) -> Scored:
         if name == BASE_WITH_EXAMPLES:
-            shown = _examples(job)
-            return Scored(answers=_answer(model, tokenizer, job, [_with_examples(turns, shown) for turns in asked]))
-        return _score_one(model, tokenizer, job, rows, conversations, asked)
+            return _score_rows(model, tokenizer, job, rows, _examples(job))
+        return _with_general(model, tokenizer, job, _score_rows(model, tokenizer, job, rows, []))
 
-    names = [*users, *([BASE_WITH_EXAMPLES] if asked and job.scoring.examples else [])]
+    names = [*users, *([BASE_WITH_EXAMPLES] if job.scoring.examples else [])]
     events.write("begin", step=0, steps=len(names))
     contenders = {}
     for name in names:
@@ -73,7 +71,7 @@ def score(job: ScoringJob, events: EventWriter) -> ScoredAll:
     return ScoredAll(
         ids=[row["id"] for row in rows],
         labels=[row["label"] for row in rows],
-        references=[turns[-1]["content"] for turns in conversations],
+        references=[_conversation(row)[-1]["content"] for row in rows],
         contenders=contenders,
     )
 
@@ -95,34 +93,43 @@ def _once(job: ScoringJob, name: str, speed: "Speed", try_one: Callable[[str], S
     return found
 
 
-def _score_one(
-    model: Any, tokenizer: Any, job: ScoringJob, rows: list[dict[str, Any]], conversations: Any, asked: Any
+def _score_rows(
+    model: Any, tokenizer: Any, job: ScoringJob, rows: list[dict[str, Any]], examples: list[Sequence[Turn]]
 ) -> Scored:
-    from tasks.training.likelihood import Continuation, a_token, continuation, likelihoods
+    """What it does on the held-out rows, each after the examples."""
+    from tasks.training.likelihood import a_token, answers, continuation, likelihoods
+
+    most = job.max_length * (1 + len(examples))
 
     def found(turns: Sequence[Sequence[Turn]]) -> list[tuple[float, int]]:
-        return likelihoods(model, [continuation(tokenizer, each, job.max_length) for each in turns])
+        return likelihoods(model, [continuation(tokenizer, _with_examples(each, examples), most) for each in turns])
 
-    texts = [item["text"] for item in read_general_text(job.scoring)]
-    general = likelihoods(model, [Continuation(tokenizer(text)["input_ids"][: job.max_length], 1) for text in texts])
+    conversations = [_conversation(row) for row in rows]
+    asked = conversations[: job.scoring.max_rows] if job.scoring.scores else []
     chosen = found(conversations)
     rejected = found([row["prompt"] + row["rejected"] for row in rows]) if "rejected" in rows[0] else []
+    prompts = [_with_examples(turns, examples)[:-1] for turns in asked]
     return Scored(
-        answers=_answer(model, tokenizer, job, asked),
+        answers=answers(model, tokenizer, prompts, job.scoring.max_new_tokens),
         nats=[-a_token(each) for each in chosen],
         tokens=[count for _, count in chosen],
         margins=[yes[0] - no[0] for yes, no in zip(chosen, rejected, strict=True)] if rejected else [],
+    )
+
+
+def _with_general(model: Any, tokenizer: Any, job: ScoringJob, scored: Scored) -> Scored:
+    """And what it does where it is not about the task."""
+    from tasks.training.likelihood import Continuation, a_token, likelihoods
+
+    texts = [item["text"] for item in read_general_text(job.scoring)]
+    general = likelihoods(model, [Continuation(tokenizer(text)["input_ids"][: job.max_length], 1) for text in texts])
+    return replace(
+        scored,
         general_nats=[-a_token(each) for each in general],
         general_tokens=[count for _, count in general],
         general_right=_choose(model, tokenizer, job),
         suites=_run_suites(model, tokenizer, job),
     )
-
-
-def _answer(model: Any, tokenizer: Any, job: ScoringJob, conversations: Sequence[Sequence[Turn]]) -> list[str]:
-    from tasks.training.likelihood import answers
-
-    return answers(model, tokenizer, [turns[:-1] for turns in conversations], job.scoring.max_new_tokens)
 
 
 def _choose(model: Any, tokenizer: Any, job: ScoringJob) -> list[bool]:
