@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.schedules import Cron
+from prefect.workers.process import ProcessWorker
 
 from tasks.config.deployments import Deployment, DeploymentsConfig, WorkPool
 from tasks.config.loading import load_config
@@ -46,10 +47,15 @@ def apply(prepared: RunnerDeployment) -> str:
 
 def create_pools(pools: tuple[WorkPool, ...]) -> None:
     """Create the work pools that are missing, and give the others their limits."""
+    template = ProcessWorker.get_default_base_job_template()  # without it each worker would try to set it at first
     with get_client(sync_client=True) as client:
         for pool in pools:
             try:
-                client.create_work_pool(WorkPoolCreate(name=pool.name, type="process", concurrency_limit=pool.limit))
+                client.create_work_pool(
+                    WorkPoolCreate(
+                        name=pool.name, type="process", base_job_template=template, concurrency_limit=pool.limit
+                    )
+                )
             except ObjectAlreadyExists:
                 client.update_work_pool(pool.name, WorkPoolUpdate(concurrency_limit=pool.limit))
 

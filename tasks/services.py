@@ -161,23 +161,36 @@ def _start_servers(home: Home, services: dict[str, Service], ports: dict[str, in
 
 
 def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig, root: Path) -> None:
-    """Start the workers, and tell Prefect's server of their pools and of the deployments."""
+    """Register work pools and deployments, and start the workers.
+
+    They load while the server starts, and ask it nothing before the last deployment is there: where two write at once,
+    Prefect refuses one of them because of its SQLite, and its clients wait for 2 s each time.
+    """
     from tasks.deploy import apply, create_pools, prepare_all  # only now is it known which Prefect server it is for
 
-    deployments = prepare_all(config, root)  # takes seconds, which the server needs as well
-    _start_workers(home, services, config)
+    deployments = prepare_all(config, root)
+    workers = _start_workers(home, services, config)
     if "prefect" in services:
         _wait_for_answer(home, services["prefect"])
     create_pools(config.work_pools)
     for deployment in deployments:
         apply(deployment)
+    for worker in workers:
+        assert worker.stdin
+        worker.stdin.close()
 
 
-def _start_workers(home: Home, services: dict[str, Service], config: DeploymentsConfig) -> None:
+def _start_workers(
+    home: Home, services: dict[str, Service], config: DeploymentsConfig
+) -> list[subprocess.Popen[bytes]]:
+    """Those that are missing; each begins when its standard input ends."""
+    started = []
     for pool in config.work_pools:
         name = f"worker-{pool.name}"
         if name not in services:
-            _start(home, services, name, [sys.executable, "-m", "tasks.work", pool.name, _worker_name(pool.name)])
+            command = [sys.executable, "-m", "tasks.work", pool.name, _worker_name(pool.name)]
+            started.append(_start(home, services, name, command, stdin=subprocess.PIPE))
+    return started
 
 
 def _start_watcher(home: Home, services: dict[str, Service]) -> None:
@@ -196,7 +209,8 @@ def _start(
     command: list[str],
     port: int = 0,
     variables: Mapping[str, str] = MappingProxyType({}),
-) -> None:
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
     """In a session of its own, so that Ctrl-C in the terminal does not reach it later; recorded at once."""
     log = log_of(home, name)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -213,11 +227,12 @@ def _start(
     }
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command, env=environment, stdin=stdin, stdout=output, stderr=output, start_new_session=True
         )
     started = psutil.Process(process.pid).create_time()
     services[name] = Service(name, process.pid, started, port)
     write_services(home, services)
+    return process
 
 
 def _wait_until_ready(home: Home, service: Service) -> None:
