@@ -6,6 +6,7 @@ from dataclasses import replace
 from prefect import task
 
 from tasks.answering.assistant import Assistant
+from tasks.answering.routing import certainty
 from tasks.config.answering import PolicyConfig, ReleaseConfig
 from tasks.config.settings import find_home
 from tasks.evaluation.golden import GoldenQuery, load_golden
@@ -47,4 +48,4 @@ def _try_both_ways(assistant: Assistant, query: GoldenQuery) -> Tried:
     if draft is None:
         return Tried(query.id, 0.0, Way(False, 0.0, 0), searched, may_be_alone=False)
     alone = Way(holds(draft.text, query.answers), between - began, draft.tokens_in + draft.tokens_out)
-    return Tried(query.id, (draft.confidence or 0.0) if draft.text.strip() else -1.0, alone, searched)
+    return Tried(query.id, certainty(draft, assistant.policy.routing), alone, searched)

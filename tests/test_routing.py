@@ -15,10 +15,11 @@ from tasks.answering.assistant import Assistant
 from tasks.answering.endpoint import EndpointGenerator
 from tasks.answering.grounding import Grounding
 from tasks.answering.local import LocalGenerator
+from tasks.answering.routing import certainty
 from tasks.config.answering import GeneratorConfig, PolicyConfig, ReleaseConfig, RoutingConfig
 from tasks.config.settings import Home
 from tasks.errors import ModelError
-from tasks.evaluation.routing import Tried, Way, calibrate_routing, choose, needed
+from tasks.evaluation.routing import ALWAYS, Tried, Way, calibrate_routing, choose, needed
 from tasks.records import Generated, Passage
 from tasks.registry.connection import connect
 from tasks.registry.runs import read_text
@@ -139,12 +140,24 @@ def test_a_model_that_is_sure_answers_without_a_search_and_cites_nothing() -> No
     ]
 
 
-@pytest.mark.parametrize("model", [Model(0.79), Model(None), Model(1.0, " ")], ids=["unsure", "silent", "empty"])
+@pytest.mark.parametrize(
+    "model",
+    [Model(0.79), Model(None), Model(1.0, " "), Model(1.0, "Sorry, I don’t know.")],
+    ids=["unsure", "silent", "empty", "says so"],
+)
 def test_where_it_is_not_sure_a_search_follows_and_both_are_paid_for(model: Model) -> None:
     asked = assistant(model)
     answer = asked.answer("how hot is tea")
     assert (answer.text, answer.alone, asked.reader.searches) == ("At eighty. [1]", False, 1)
     assert (answer.tokens_in, answer.tokens_out) == (55, 5)
+
+
+def test_a_model_that_says_that_it_does_not_know_is_never_trusted_and_one_that_knows_is() -> None:
+    config = RoutingConfig()
+    assert certainty(Generated("I do not know.", 5, 2, 1.0), config) < ALWAYS
+    assert certainty(Generated("Eighty degrees.", 5, 2, None), config) < ALWAYS
+    assert certainty(Generated("I know: eighty degrees.", 5, 2, 0.7), config) == 0.7
+    assert certainty(Generated("SEARCH", 5, 2, 0.7), RoutingConfig(unsure=("^search$",))) < ALWAYS
 
 
 def test_a_question_that_needs_a_source_is_always_searched_for() -> None:

@@ -7,7 +7,7 @@ from tasks.answering.filters import Screened, screen_answer, screen_passages, sc
 from tasks.answering.generators import Generator, Turn
 from tasks.answering.grounding import Grounding
 from tasks.answering.prompting import fill
-from tasks.answering.routing import needs_search, trusted, turns_alone
+from tasks.answering.routing import certainty, needs_search, turns_alone
 from tasks.config.answering import PolicyConfig
 from tasks.index.search import Filters, IndexReader
 from tasks.records import Answer, Generated, Passage
@@ -44,7 +44,7 @@ class Assistant:
         if self.alone_from is not None and not cite:
             with timed(seconds, "alone"):
                 draft = self.draft(asked.text)
-            if draft and trusted(draft, self.alone_from):
+            if draft and certainty(draft, self.policy.routing) >= self.alone_from:
                 return self._alone(asked, draft, seconds)
         with timed(seconds, "search"):
             found = self.search(asked.text, tenant)

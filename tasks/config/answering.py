@@ -95,16 +95,19 @@ class RoutingConfig(Strict):
     """The system turn that the model reads when it answers alone, as in its training; the question is the user's."""
     searched: tuple[str, ...] = (r"\b(sources?|cit(e|ed|ation|ations)|references?|according to|links?|quotes?)\b",)
     """Regular expressions, in any case: questions that match one need a citation, and are always searched for."""
+    unsure: tuple[str, ...] = (r"\bI (do not|don['’]t|cannot|can['’]t) (know|say|tell|answer)\b",)
+    """Regular expressions, in any case: what the model says where it does not know, and a search is made. A model says
+    so where its training holds questions that it was not taught the answers of (Zhang et al., "R-Tuning", NAACL 2024)."""
 
-    @field_validator("searched")
+    @field_validator("searched", "unsure")
     @classmethod
-    def _are_expressions(cls, searched: tuple[str, ...]) -> tuple[str, ...]:
-        for each in searched:
+    def _are_expressions(cls, expressions: tuple[str, ...]) -> tuple[str, ...]:
+        for each in expressions:
             try:
                 re.compile(each)
             except re.error as error:
                 raise ValueError(f"{each!r} is no regular expression: {error}") from error
-        return searched
+        return expressions
 
 
 class PolicyConfig(Strict):
