@@ -237,13 +237,15 @@ class Answer:
     versions: dict[str, str]
     """``release``, ``index``, ``adapter`` and ``prompt``, as ``name@number``; none where there is none."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By step: filters, alone, search, grounding, generation."""
+    """By step: filters, alone, search, grounding, generation, conflicts."""
     tokens_in: int = 0
     tokens_out: int = 0
     filtered: tuple[Filtered, ...] = ()
     """What the policy's filters took out on the way."""
     alone: bool = False
     """Whether the model answered without a search."""
+    conflict: tuple[Sentence, ...] = ()
+    """Statements of the passages that contradict each other on what was asked; they are in the text as well."""
 
     @property
     def cited(self) -> tuple[Passage, ...]:

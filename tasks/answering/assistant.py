@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tasks.answering.conflicts import show_conflicts
 from tasks.answering.filters import Screened, screen_answer, screen_passages, screen_question
 from tasks.answering.generators import Generator, Turn
 from tasks.answering.grounding import Grounding
@@ -108,7 +109,11 @@ class Assistant:
         if said.filtered and not said.sentences:
             reason = f"the answer holds {said.filtered[0].what}"
             return replace(answer, text=policy.filters.refusal.replace("{reason}", reason))
-        return replace(answer, text=said.text, sentences=said.sentences, refused=False)
+        answer = replace(answer, text=said.text, sentences=said.sentences, refused=False)
+        if not policy.conflicts:
+            return answer
+        with timed(answer.seconds, "conflicts"):
+            return show_conflicts(answer)
 
 
 def _with_tokens_of(answer: Answer, made: Generated) -> Answer:

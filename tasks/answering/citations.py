@@ -30,5 +30,9 @@ def read_sentences(text: str, passages: int) -> tuple[Sentence, ...]:
     return (*sentences, *(Sentence(sentence, ()) for sentence in _split(text[place:])))
 
 
+def write_sentence(sentence: Sentence) -> str:
+    return " ".join([sentence.text, *(f"[{number}]" for number in sentence.cited)])
+
+
 def _split(text: str) -> list[str]:
     return [sentence.strip() for sentence in segment("en", text) if sentence.strip()]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from tasks.answering.citations import read_sentences
+from tasks.answering.citations import read_sentences, write_sentence
 from tasks.answering.generators import Turn
 from tasks.answering.orders import gives_orders
 from tasks.answering.prompting import VARIABLE
@@ -104,7 +104,7 @@ def screen_answer(text: str, passages: int, prompt: Sequence[Turn], filters: Fil
     filtered += [Filtered("answer", PROMPT, "withheld")] if repeating else []
     if withheld := private | repeating:
         sentences = tuple(sentence for sentence in sentences if sentence not in withheld)
-        text = " ".join(map(_write, sentences))
+        text = " ".join(map(write_sentence, sentences))
     return Said(text, sentences, tuple(filtered))
 
 
@@ -158,7 +158,3 @@ def _joined(found: Sequence[Private]) -> list[tuple[int, int, str]]:
 def _kinds_in(sentences: set[Sentence]) -> list[str]:
     found = {mark for sentence in sentences for mark in PLACEHOLDER.findall(sentence.text)}
     return [mark.replace("_", " ") for mark in sorted(found)]
-
-
-def _write(sentence: Sentence) -> str:
-    return " ".join([sentence.text, *(f"[{number}]" for number in sentence.cited)])

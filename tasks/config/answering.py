@@ -96,8 +96,8 @@ class RoutingConfig(Strict):
     searched: tuple[str, ...] = (r"\b(sources?|cit(e|ed|ation|ations)|references?|according to|links?|quotes?)\b",)
     """Regular expressions, in any case: questions that match one need a citation, and are always searched for."""
     unsure: tuple[str, ...] = (r"\bI (do not|don['’]t|cannot|can['’]t) (know|say|tell|answer)\b",)
-    """Regular expressions, in any case: what the model says where it does not know, and a search is made. A model says
-    so where its training holds questions that it was not taught the answers of (Zhang et al., "R-Tuning", NAACL 2024)."""
+    """Regular expressions, in any case: what the model says where it does not know, and a search is made. Training can
+    teach it to, by questions that it does not learn the answers of (Zhang et al., "R-Tuning", NAACL 2024)."""
 
     @field_validator("searched", "unsure")
     @classmethod
@@ -123,6 +123,8 @@ class PolicyConfig(Strict):
     """What writes the answers, and how."""
     grounding: GroundingConfig = GroundingConfig()
     """When it refuses."""
+    conflicts: bool = True
+    """Show statements that contradict each other on what was asked side by side, with their dates."""
     filters: FiltersConfig = FiltersConfig()
     """What becomes of secrets, personal data, orders to the assistant, and its prompt."""
     routing: RoutingConfig = RoutingConfig()

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.routing [--epochs 6]
 
-Services and the teams that run them, made up. The tiny base model learns the teams of some services by heart, to say that it
-does not know those of others, and to read a passage. The index holds 200 services, of which it learnt 140. A release with
-routing is calibrated on one wording of the question and measured on another, both of which the model never saw. Every
-question is asked both ways, in turns; the figures are of these answers, not of the calibration.
+Services and the teams that run them, made up. The tiny base model learns the teams of some services by heart, to say
+that it does not know those of others, and to read a passage. The index holds 200 services, of which it learnt 140. A
+release with routing is calibrated on one wording of the question and measured on another, both of which the model never
+saw. Every question is asked both ways, in turns; the figures are of these answers, not of the calibration.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from random import Random
-from statistics import mean
 from typing import Any
 
 import yaml
@@ -38,18 +37,24 @@ from tests.benchmarks.reporting import save, table
 from tests.passages import passage
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = (
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+FIRST = words(
     "invoice parcel ticket salary weather harbour payment order holiday library garden museum traffic battery camera "
     "ferry school market kitchen ticket-office energy water forest railway"
-).split()
-SECOND = (
+)
+SECOND = words(
     "exporter planner reader archive mirror counter scheduler checker finder sorter printer tracker monitor bridge "
     "gateway adviser editor cleaner loader router signer"
-).split()
-TEAMS = (
+)
+TEAMS = words(
     "Heron Falcon Otter Badger Maple Willow Granite Basalt Copper Silver Meadow River Summit Canyon Lantern Anchor "
     "Compass Harvest Thunder Velvet"
-).split()
+)
 LEARNT = (
     "Which team runs the {}?",
     "Who runs the {}?",

@@ -170,6 +170,7 @@ def sources_of(answer: Answer, with_texts: bool) -> dict[str, Any]:
         "versions": answer.versions,
         "refused": answer.refused,
         "alone": answer.alone,
+        "conflict": [asdict(each) for each in answer.conflict],
         "filtered": [asdict(each) for each in answer.filtered],
         "confidence": answer.confidence,
     }
