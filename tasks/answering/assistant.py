@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tasks.answering.condensing import by_model, by_words
 from tasks.answering.conflicts import show_conflicts
 from tasks.answering.filters import Screened, screen_answer, screen_passages, screen_question
 from tasks.answering.generators import Generator, Turn
@@ -31,12 +32,33 @@ class Assistant:
     alone_from: float | None = None
     """Least confidence with which the model answers without a search; None where it never does."""
 
-    def answer(self, question: str, tenant: str | None = None, *, cite: bool = False) -> Answer:
+    def answer(
+        self, question: str, tenant: str | None = None, *, cite: bool = False, earlier: Sequence[Turn] = ()
+    ) -> Answer:
         """Answer from what this tenant may see; without one, from everything.
 
         Where the release lets its model answer alone and the model is sure, nothing is searched; if `cite`, always.
+        `earlier` are the turns of the conversation before the question, the user's and the assistant's.
         """
         seconds: dict[str, float] = {}
+        made = self._condense(question, earlier, seconds)
+        answer = self._answer_one(made.text, tenant, cite, seconds)
+        return _with_tokens_of(answer, made)
+
+    def _condense(self, question: str, earlier: Sequence[Turn], seconds: dict[str, float]) -> Generated:
+        """The question that a conversation comes down to."""
+        config = self.policy.condensing
+        if not earlier or config.by == "nothing":
+            return Generated(question)
+        with timed(seconds, "condensing"):
+            earlier = earlier[-config.turns :]
+            own = by_words([*(turn["content"] for turn in earlier if turn["role"] == "user"), question])
+            if config.by == "words" or screen_question(own, self.policy.filters).refusal:
+                return Generated(own)
+            made = by_model(self.generator, earlier, question, config, self.policy.filters)
+            return made if made.text.strip() else replace(made, text=own)
+
+    def _answer_one(self, question: str, tenant: str | None, cite: bool, seconds: dict[str, float]) -> Answer:
         with timed(seconds, "filters"):
             asked = screen_question(question, self.policy.filters)
         if asked.refusal:

@@ -84,6 +84,21 @@ class FiltersConfig(Strict):
     """What it says instead; `{reason}` stands for what speaks against it."""
 
 
+class CondensingConfig(Strict):
+    """How a conversation becomes one question."""
+
+    by: Literal["words", "model", "nothing"] = "words"
+    """Put earlier questions in front of one that leans on them; let the release's language model write the question
+    anew, where it was not only trained for something else; or answer the last question as it stands."""
+    turns: int = Field(6, ge=1, le=100)
+    """Turns before the question that are read, the user's and the assistant's."""
+    instruction: str = (
+        "Write the last question of this conversation so that it is understood without the rest. "
+        "Answer with the question alone, in its own language."
+    )
+    """What a language model is told."""
+
+
 class RoutingConfig(Strict):
     """Let a fine-tuned model answer alone, without a search, where it is sure of itself."""
 
@@ -123,6 +138,8 @@ class PolicyConfig(Strict):
     """What writes the answers, and how."""
     grounding: GroundingConfig = GroundingConfig()
     """When it refuses."""
+    condensing: CondensingConfig = CondensingConfig()
+    """What becomes of the turns before a question."""
     conflicts: bool = True
     """Show statements that contradict each other on what was asked side by side, with their dates."""
     filters: FiltersConfig = FiltersConfig()
@@ -131,9 +148,11 @@ class PolicyConfig(Strict):
     """When the model answers without a search."""
 
     @model_validator(mode="after")
-    def _a_model_may_answer_alone(self) -> "PolicyConfig":
+    def _there_is_a_model(self) -> "PolicyConfig":
         if self.routing.alone and self.generator.kind == "extractive":
             raise ValueError("routing.alone is for a model, and the generator is extractive: leave it out")
+        if self.condensing.by == "model" and self.generator.kind == "extractive":
+            raise ValueError("condensing.by is model, and the generator is extractive: leave it out, or take words")
         return self
 
 

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from tasks.answering.assistant import Assistant
+from tasks.answering.generators import Turn
 from tasks.answering.service.errors import ServiceError
 from tasks.answering.service.keys import Key
 from tasks.answering.service.state import Service, needs, service_of, tenant_of
@@ -39,6 +40,15 @@ class Message(BaseModel):
 
     role: Literal["user", "assistant", "system", "developer", "tool", "function"]
     content: str | list[Part] | None = None
+
+    @property
+    def parts(self) -> list[Part]:
+        content = self.content or ""
+        return [Part(type="text", text=content)] if isinstance(content, str) else content
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part.text for part in self.parts)
 
 
 class StreamOptions(BaseModel):
@@ -84,26 +94,29 @@ class ChatRequest(BaseModel):
                 "messages",
             )
 
-    def conversation(self, key: Key) -> Conversation:
+    def conversation(self, key: Key, longest: int) -> Conversation:
         """Known by who asks and by how it begins, since chat clients send every turn again."""
         turns = [message.model_dump_json() for message in self.messages if message.role == "user"]
         mark = "\0".join((key.id, self.tenant or "", self.user or "", *turns[:1]))
-        return Conversation(mark, first=len(turns) == 1)
+        return Conversation(mark, len(turns) == 1, tuple(self.earlier(longest)))
 
     def question(self, longest: int) -> str:
-        """The last message of the user. Earlier turns are accepted, as chat clients send them, and not read yet.
+        """The last message of the user.
 
         Raises ServiceError where there is none, or it is too long or no text.
         """
         asked = [message for message in self.messages if message.role == "user"]
         if not asked:
             raise ServiceError(400, "no message is the user's: there is nothing to answer", "no_question", "messages")
-        content = asked[-1].content or ""
-        if not isinstance(content, str):
-            if any(part.type != "text" for part in content):
-                raise ServiceError(400, "questions are text: leave images and sound out", "unsupported", "messages")
-            content = "\n".join(part.text for part in content)
-        return checked_text(content, longest, "messages")
+        if any(part.type != "text" for part in asked[-1].parts):
+            raise ServiceError(400, "questions are text: leave images and sound out", "unsupported", "messages")
+        return checked_text(asked[-1].text, longest, "messages")
+
+    def earlier(self, longest: int) -> Iterator[Turn]:
+        """What was said before the last question; what is longer than a question may be is cut."""
+        last = max(place for place, message in enumerate(self.messages) if message.role == "user")
+        for message in self.messages[:last]:
+            yield {"role": message.role, "content": message.text[:longest]}
 
 
 def checked_text(text: str, longest: int, param: str) -> str:
@@ -120,13 +133,14 @@ async def chat(asked: ChatRequest, request: Request, key: Asking, service: Servi
     """Answer the last question of the conversation, with its sources and the versions that answered."""
     check_model(asked.model, service)
     asked.check()
-    question = asked.question(service.config.limits.question_characters)
+    longest = service.config.limits.question_characters
+    question, conversation = asked.question(longest), asked.conversation(key, longest)
     tenant = tenant_of(key, asked.tenant)
     answer_id = service.traces.new_id()
     request.scope["tandem"]["id"] = answer_id
     tags = {TENANT_TAG: tenant or "", KEY_TAG: key.id}
     answer = await service.admission.run(
-        partial(_answer, service, question, tenant, asked.cite, asked.conversation(key), answer_id, tags),
+        partial(_answer, service, question, tenant, asked.cite, conversation, answer_id, tags),
         service.config.limits.seconds,
     )
     service.metrics.answered(answer)
@@ -166,6 +180,7 @@ def sources_of(answer: Answer, with_texts: bool) -> dict[str, Any]:
     """What an answer carries beside OpenAI's fields."""
     cited = sorted({number for sentence in answer.sentences for number in sentence.cited})
     return {
+        "question": answer.question,
         "citations": [{"number": number, **place_of(answer.passages[number - 1], with_texts)} for number in cited],
         "versions": answer.versions,
         "refused": answer.refused,
@@ -200,7 +215,7 @@ def _answer(
         if service.trial:
             answer = service.trial.answer(assistant, question, tenant, cite, conversation)
         else:
-            answer = assistant.answer(question, tenant, cite=cite)
+            answer = assistant.answer(question, tenant, cite=cite, earlier=conversation.earlier)
     except Exception as error:
         if traced:
             kind = type(error).__name__

@@ -14,6 +14,7 @@ from threading import Event, Lock, Thread
 from typing import Literal, Protocol
 
 from tasks.answering.assistant import Assistant
+from tasks.answering.generators import Turn
 from tasks.answering.service.live import LiveRelease
 from tasks.config.service import TrialConfig
 from tasks.records import Answer, Outcome
@@ -92,6 +93,8 @@ class Conversation:
     """Who asks, and how the conversation began."""
     first: bool
     """Whether this is its first question: the next ones depend on it, and are not compared."""
+    earlier: tuple[Turn, ...] = ()
+    """Its turns before the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,24 +176,25 @@ class Trial:
         self, champion: Assistant, question: str, tenant: str | None, cite: bool, conversation: Conversation
     ) -> Answer:
         """By the candidate, where it is a canary's turn and it does answer; else by the champion."""
+        earlier = conversation.earlier
         running = self._running
         if running is None or running.contest.champion != champion.versions["release"]:
-            return champion.answer(question, tenant, cite=cite)
+            return champion.answer(question, tenant, cite=cite, earlier=earlier)
         picked = self._picks(conversation, running.contest.candidate)
         if self.mode == "shadow":
-            answer = champion.answer(question, tenant, cite=cite)
+            answer = champion.answer(question, tenant, cite=cite, earlier=earlier)
             if picked:
                 self._put(running, _Copy(question, tenant, cite, answer), conversation)
             return answer
         begun = time.monotonic()
         try:
-            answer = (running.assistant if picked else champion).answer(question, tenant, cite=cite)
+            answer = (running.assistant if picked else champion).answer(question, tenant, cite=cite, earlier=earlier)
         except Exception as error:
             self._put(running, One(None, picked), conversation)
             if not picked:
                 raise
             self._fail(running, error)
-            return champion.answer(question, tenant, cite=cite)
+            return champion.answer(question, tenant, cite=cite, earlier=earlier)
         late = time.monotonic() - begun > self._seconds  # nobody waits for it any more
         self._put(running, One(None if late else answer, picked), conversation)
         return answer

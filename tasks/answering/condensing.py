@@ -1,0 +1,48 @@
+"""Makes one question of a conversation, which is understood, searched for and answered by itself.
+
+By words: what the user asked before stands in front of a follow-up such as "and on Sundays?". By a language model: it
+writes the question anew.
+"""
+
+import re
+from collections.abc import Sequence
+
+from tasks.answering.filters import redact
+from tasks.answering.generators import Generator, Turn
+from tasks.answering.sentences import content_words
+from tasks.config.answering import CondensingConfig, FiltersConfig
+from tasks.records import Generated
+
+REFERS = re.compile(
+    r"\b(it|its|they|them|their|theirs|this|these|those|he|she|him|her|his|hers)\b"
+    r"|^\W*(and|or|but|so|also|then|what about|how about|what if)\b",
+    re.IGNORECASE,
+)
+OWN_WORDS = 2
+"""A question with fewer content words says too little by itself."""
+FOLLOW_UPS = 3
+"""Of a chain of follow-ups, so many of the last questions are read."""
+
+
+def by_words(questions: Sequence[str]) -> str:
+    """The last question, with those before it that it leans on."""
+    chain: list[str] = []
+    for question in questions:
+        chain = [*chain[1 - FOLLOW_UPS :], question] if chain and follows_up(question) else [question]
+    return " ".join(chain)
+
+
+def follows_up(question: str) -> bool:
+    """Whether a question leans on what was said before, as far as its words tell."""
+    return bool(REFERS.search(question)) or len(content_words(question)) < OWN_WORDS
+
+
+def by_model(
+    generator: Generator, earlier: Sequence[Turn], question: str, config: CondensingConfig, filters: FiltersConfig
+) -> Generated:
+    """The question as a language model writes it anew from the conversation, which it reads without private data."""
+    turns = [*earlier, {"role": "user", "content": question}]
+    if filters.question != "off":
+        turns = [turn | {"content": redact(turn["content"], filters.allowed)[0]} for turn in turns]
+    asked = f"{config.instruction}\n\n" + "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    return generator.answer(question, (), [{"role": "user", "content": asked}])
