@@ -95,6 +95,22 @@ def client_of(serving: Serving, key: str = "none") -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{serving.address}/v1", api_key=key, max_retries=0)
 
 
+def test_a_follow_up_is_answered_as_a_part_of_its_conversation(desk: Serving) -> None:
+    first, answered, follow_up = "And at how many degrees?", "For two minutes. [1]", "And why?"
+    with client_of(desk) as client:
+
+        def ask(*contents: str) -> dict[str, Any]:
+            roles = ("user", "assistant")
+            turns: list[Any] = [{"role": roles[place % 2], "content": text} for place, text in enumerate(contents)]
+            done = client.chat.completions.create(model=NAME, messages=turns, extra_body={"tenant": "north"})
+            return dict(done.model_extra or {})
+
+        assert ask(follow_up)["refused"]
+        told = ask(QUESTION, answered, first, "At eighty. [1]", follow_up)
+    assert told["question"] == f"{QUESTION} {first} {follow_up}"
+    assert not told["refused"]
+
+
 def test_openais_own_client_gets_an_answer_with_its_sources_and_versions(desk: Serving) -> None:
     asked: list[Any] = [
         {"role": "user", "content": "hello"},
@@ -133,7 +149,7 @@ def test_a_stream_adds_up_to_the_same_answer_with_the_same_sources(desk: Serving
     assert {chunk.id for chunk in chunks} != {whole["id"]}
     last, usage = chunks[-2], chunks[-1]
     assert last.choices[0].finish_reason == "stop"
-    extra = ("citations", "versions", "refused", "alone", "filtered", "confidence")
+    extra = ("question", "citations", "versions", "refused", "alone", "conflict", "filtered", "confidence")
     assert last.model_extra == {name: whole[name] for name in extra}
     assert usage.usage is not None
 

@@ -45,11 +45,12 @@ def words(text: str) -> list[str]:
 
 FIRST = words(
     "invoice parcel ticket salary weather harbour payment order holiday library garden museum traffic battery camera "
-    "ferry school market kitchen ticket-office energy water forest railway"
+    "ferry school market kitchen energy water forest railway cargo medicine archive-room greenhouse bakery theatre "
+    "lighthouse quarry vineyard orchard laundry foundry brewery hangar depot stable studio canteen"
 )
 SECOND = words(
     "exporter planner reader archive mirror counter scheduler checker finder sorter printer tracker monitor bridge "
-    "gateway adviser editor cleaner loader router signer"
+    "gateway adviser editor cleaner loader router signer broker booster catcher splitter merger ranker mapper tagger"
 )
 TEAMS = words(
     "Heron Falcon Otter Badger Maple Willow Granite Basalt Copper Silver Meadow River Summit Canyon Lantern Anchor "
@@ -65,7 +66,7 @@ LEARNT = (
 )
 CALIBRATED = "Which team looks after the {}?"
 MEASURED = "Who do I call about the {}?"
-ASKED, FAMILIAR = 200, 140
+ASKED, FAMILIAR, OTHERS = 200, 140, 700
 PASSAGES = 1
 PROMPT = [{"role": "user", "content": "{{ passages }}\n\n{{ question }}"}]
 GOALS = {"time saved": 0.5, "tokens saved": 0.5, "accuracy lost": 0.01}
@@ -93,8 +94,8 @@ def rows(familiar: Sequence[Service], others: Sequence[Service], random: Random)
     for service, team in familiar:
         yield from ({"prompt": ask.format(service), "completion": f"Team {team}."} for ask in LEARNT)
     for service, _ in others:
-        yield from ({"prompt": ask.format(service), "completion": "I do not know."} for ask in random.sample(LEARNT, 3))
-    for service, _ in [*familiar, *others]:
+        yield from ({"prompt": ask.format(service), "completion": "I do not know."} for ask in random.sample(LEARNT, 2))
+    for service, _ in [*familiar, *others[: len(familiar)]]:
         for ask in random.sample(LEARNT, 2):
             shown = (service, random.choice(TEAMS))
             passages = [passage(page(shown), title=f"The {service}")]
@@ -112,7 +113,7 @@ def golden(services: Iterable[Service], wording: str) -> list[dict[str, Any]]:
 def prepare(folder: Path) -> list[Service]:
     """Documents, rows, golden queries and configurations; the services that are asked for, the familiar ones first."""
     services = make_services(seed=7)
-    asked, others = services[:ASKED], services[ASKED:]
+    asked, others = services[:ASKED], services[ASKED : ASKED + OTHERS]
     site = folder / "services"
     site.mkdir()
     for service in asked:
