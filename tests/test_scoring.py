@@ -126,6 +126,15 @@ def test_the_base_with_examples_has_likelihoods_as_the_others_and_they_are_those
     assert found.answers == found.general_nats == []
 
 
+def test_of_an_answer_that_is_too_long_the_same_tokens_count_with_examples(job: ScoringJob) -> None:
+    long = {"prompt": conversation(1)[:1], "chosen": says("yes " * 2 * job.max_length), "rejected": says("no")}
+    for file, row in ((job.held_out, {"id": "row 1", "label": None, **long}), (job.train, long)):
+        pq.write_table(pa.Table.from_pylist([row]), file)
+    shown = job.scoring.model_copy(update={"scores": (), "examples": 1})
+    found = score(replace(job, scoring=shown)).contenders
+    assert found["base with examples"].tokens == found["base"].tokens == [job.max_length - 1]
+
+
 def says(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 

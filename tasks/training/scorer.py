@@ -97,12 +97,21 @@ def _score_rows(
     model: Any, tokenizer: Any, job: ScoringJob, rows: list[dict[str, Any]], examples: list[Sequence[Turn]]
 ) -> Scored:
     """What it does on the held-out rows, each after the examples."""
-    from tasks.training.likelihood import a_token, answers, continuation, likelihoods
+    from tasks.training.likelihood import Continuation, a_token, answers, continuation, likelihoods
 
     most = job.max_length * (1 + len(examples))
 
+    def behind_examples(turns: Sequence[Turn]) -> Continuation:
+        """Of an answer that is cut without them, the same tokens count."""
+        alone = continuation(tokenizer, turns, job.max_length)
+        if not examples:
+            return alone
+        shown = continuation(tokenizer, _with_examples(turns, examples), most)
+        # alone, nothing foretells the first token
+        return Continuation(shown.tokens, len(shown.tokens) - len(alone.tokens) + max(alone.start, 1))
+
     def found(turns: Sequence[Sequence[Turn]]) -> list[tuple[float, int]]:
-        return likelihoods(model, [continuation(tokenizer, _with_examples(each, examples), most) for each in turns])
+        return likelihoods(model, [behind_examples(each) for each in turns])
 
     conversations = [_conversation(row) for row in rows]
     asked = conversations[: job.scoring.max_rows] if job.scoring.scores else []
