@@ -290,7 +290,7 @@ def test_feedback_is_kept_on_the_trace_that_the_response_names(
         "key": key_id,
     }
     spans = {span.name: span for span in trace.data.spans}
-        assert set(spans) == {"answer", "filters", "search", "grounding", "generation", "conflicts"}
+    assert set(spans) == {"answer", "filters", "search", "grounding", "generation", "conflicts"}
     assert {name: spans["answer"].attributes[name] for name in LIVE} == LIVE
     assert spans["search"].outputs[0]["metadata"]["document"] == "north/tea.md"
     assert spans["search"].parent_id == spans["answer"].span_id
