@@ -36,11 +36,15 @@ def job(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
 
 
 def trained(
-    job: TrainingJob, home: Home, monkeypatch: pytest.MonkeyPatch, limit: int | None
+    job: TrainingJob,
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int | None = None,
+    worker: str = "tests.little_memory",
 ) -> tuple[Trained, dict[str, str]]:
     """The training's result, and the tags of its MLflow run."""
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.train.WORKER", "tests.little_memory")
+        patch.setattr("tasks.train.WORKER", worker)
         if limit:
             patch.setenv(LIMIT, str(limit))
         client = connect(home)
@@ -52,7 +56,7 @@ def test_it_becomes_the_adapter_it_would_have_become_with_half_the_rows_from_the
     job: TrainingJob, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = replace(job, folder=tmp_path / "half", rows_at_once=ROWS // 2)
-    theirs, _ = trained(half, ready_home, monkeypatch, None)
+    theirs, _ = trained(half, ready_home, monkeypatch)
     needed = int((half.folder / PEAK_FILE).read_text())
     ours, shown = trained(job, ready_home, monkeypatch, int(SPARE * needed))
     sentence = "memory ran out with 512 rows at once: went on with 256, and more accumulation"
@@ -65,27 +69,22 @@ def test_it_becomes_the_adapter_it_would_have_become_with_half_the_rows_from_the
 def test_what_was_decided_at_first_is_kept_where_a_restart_measures_anew(
     tiny_model: Path, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.train.WORKER", "tests.measuring_anew")
-    client = connect(ready_home)
-    run_id = start_run(client, "adapter-tiny", "a fine-tune", "tiny")
     job = sft_job(tmp_path / "job", tiny_model, tmp_path / "no rows")
-    decisions = train.fn("tiny", job, run_id).decisions
+    done, tags = trained(job, ready_home, monkeypatch, worker="tests.measuring_anew")
+    decisions = done.decisions
     assert decisions == (
         "fp32 weights: it took 10 ms",
         "memory ran out with 4 rows at once: went on with 2, and more accumulation",
     )
-    tags = read_tags(client, run_id)
     assert tuple(text for tag, text in tags.items() if tag.startswith(DECISION_TAG)) == tuple(sorted(decisions))
 
 
 def test_where_one_row_is_too_much_gradient_checkpointing_is_tried(
     tiny_model: Path, ready_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.train.WORKER", "tests.measuring_anew")
-    client = connect(ready_home)
-    run_id = start_run(client, "adapter-tiny", "a fine-tune", "tiny")
     job = replace(sft_job(tmp_path / "job", tiny_model, tmp_path / "no rows"), rows_at_once=2)
-    assert train.fn("tiny", job, run_id).decisions[1:] == (
+    done, _ = trained(job, ready_home, monkeypatch, worker="tests.measuring_anew")
+    assert done.decisions[1:] == (
         "memory ran out with 2 rows at once: went on with 1, and more accumulation",
         "memory ran out with one row at once: went on with gradient checkpointing, which computes more",
     )
@@ -96,7 +95,7 @@ def test_gradient_checkpointing_makes_the_same_adapter_with_less_memory(
 ) -> None:
     keeps = long_row(tmp_path, tiny_model, 8_000)
     again = replace(keeps, folder=tmp_path / "again", recompute=True)
-    adapters = [Path(trained(job, ready_home, monkeypatch, None)[0].adapter) for job in (keeps, again)]
+    adapters = [Path(trained(job, ready_home, monkeypatch)[0].adapter) for job in (keeps, again)]
     peaks = [int((job.folder / PEAK_FILE).read_text()) for job in (keeps, again)]
     assert peaks[1] < 0.95 * peaks[0]
     one, other = (load_file(adapter / "adapter_model.safetensors") for adapter in adapters)
