@@ -430,7 +430,7 @@ def mend(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def demo(as_json: Json = False) -> None:
-    """An index over four nights, an adapter over three fine-tunes, a rollback of each, in data/demo."""
+    """An index over four nights, an adapter over three fine-tunes, a release under fire, rollbacks: in data/demo."""
     import shutil
 
     folder = ROOT / "data" / "demo"
@@ -697,10 +697,12 @@ def _place(passage: Mapping[str, Any]) -> str:
 
 def _print_demo(result: dict[str, Any], folder: Path) -> None:
     columns = ["step", "decision", "version", "live", "what", "score", "why"]
-    for what in ("index", "adapter"):
+    for what in ("index", "adapter", "release"):
         story = result[what]
         print(f"\nThe {what}:")
         _table(columns, [[step.get(column) for column in columns] for step in story["steps"]])
+        if what == "release":
+            _print_answers(story)
         print(f"\n“{story['asked']}” answered before the rollback:\n  {story['before_rollback'][:240]}")
         print(f"and after it, without a restart:\n  {story['after_rollback'][:240]}")
         print("The ledger:\n" + "\n".join(f"  {line}" for line in story["ledger"]))
@@ -713,6 +715,24 @@ def _print_demo(result: dict[str, Any], folder: Path) -> None:
         f"PREFECT_HOME={folder}/data/prefect {VENV}/prefect server start",
     ):
         print(f"  {command}")
+
+
+def _print_answers(story: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    print("\nIts guardrails, as its report in Prefect and MLflow has them:")
+    Console(width=None if sys.stdout.isatty() else 160).print(Markdown(story["guardrails"]))
+    for asked in (story["answered"], story["refused"]):
+        print(f"\n“{asked['question']}”\n  {asked['text']}")
+        for place in asked["cited"]:
+            print(f"  from {place}")
+    client = story["client"]
+    print(
+        f"\nA client kept asking while the release was rolled back: {client['answers']} answers, {client['failed']} "
+        f"failed, {client['mixed']} of two releases at once; {client['seconds']} s from the command to the last one of "
+        "the release rolled back."
+    )
 
 
 def _line(text: str) -> str:

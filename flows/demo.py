@@ -1,10 +1,16 @@
-"""The story of Tandem in one go: an index and an adapter are renewed, a gate says no to each, each is rolled back."""
+"""The story of Tandem in one go: an index and an adapter are renewed, a gate says no to each, each is rolled back.
+
+Then a release answers with its sources, and is rolled back as a whole while a client keeps asking.
+"""
 
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import yaml
@@ -12,16 +18,23 @@ import yaml
 from flows.finetune_dpo import finetune_dpo
 from flows.finetune_sft import finetune_sft
 from flows.reindex import reindex
+from flows.release import release
 from flows.rollback import RollbackConfig, rollback
 from tasks.adapters import MAX_NEW_TOKENS, open_adapter
+from tasks.config.answering import ReleaseConfig
 from tasks.config.index import ReindexConfig
 from tasks.config.loading import load_config
+from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
-from tasks.records import Finetune, Move, Night
+from tasks.errors import ServerError
+from tasks.records import Answer, Finetune, Move, Night, Released
 from tasks.registry.connection import connect
 from tasks.registry.ledger import history
 from tasks.registry.pointers import pointers
+from tasks.registry.runs import read_text
+from tasks.releases import open_release
+from tasks.serve import listen, open_service, server_of
 from tasks.serving import live_index
 
 SAMPLES = Path("data") / "samples"
@@ -31,6 +44,12 @@ MESSAGES = 20
 """So many held-out messages are answered before and after the adapter's rollback; one that changes is shown."""
 RETENTION = "the new retention period is not yet agreed"
 CARDS = "the help desk still looks loyalty cards up as orders"
+NOT_THERE = "who may bring a falcon on board"
+PHONE = "authenticator is on my old phone that I no longer have"
+PHONE_TENANT = "north"
+TOO_LONG = "long answers tell people to use a phone that they no longer have"
+AFTERWARDS, PATIENCE = 1.0, 30.0
+"""Seconds that the client goes on asking after the release before has answered, and that this may take."""
 TOO_FAST = {"learning_rate": 0.01, "max_steps": 80}
 """In a third of the time the tiny base model learns the task as well, and forgets much of the rest."""
 
@@ -39,10 +58,14 @@ Story = dict[str, Any]
 
 
 def run_demo(root: Path, home: Home, say: Say) -> Story:
-    """The index's story, then the adapter's, from the samples of the repository at `root`."""
+    """The stories of the index, of the adapter and of the release, from the samples of the repository at `root`."""
     began = time.time()
-    index, adapter = index_story(root, home, say), adapter_story(root, home, say)
-    return {"index": index, "adapter": adapter, "seconds": round(time.time() - began, 1)}
+    stories = {
+        "index": index_story(root, home, say),
+        "adapter": adapter_story(root, home, say),
+        "release": release_story(root, home, say),
+    }
+    return {**stories, "seconds": round(time.time() - began, 1)}
 
 
 def index_story(root: Path, home: Home, say: Say) -> Story:
@@ -51,7 +74,7 @@ def index_story(root: Path, home: Home, say: Say) -> Story:
     site = home.root / "site"
     shutil.copytree(samples / "night1", site)
     plan = yaml.safe_load((samples / "night2" / "changes.yaml").read_text(encoding="utf-8"))
-    config = _pointed_at(site, root)
+    config = pointed_at(site, root)
     steps: list[dict[str, Any]] = []
 
     def night(title: str) -> None:
@@ -95,6 +118,121 @@ def adapter_story(root: Path, home: Home, say: Say) -> Story:
     return _told(examples.name, home, steps, *(changed or answered)[0])
 
 
+def release_story(root: Path, home: Home, say: Say) -> Story:
+    """Two releases, an answer with its sources, a refusal, and a rollback while a client keeps asking."""
+    config = load_config(root / "conf" / "release" / "helpdesk.yaml", ReleaseConfig)
+    steps: list[dict[str, Any]] = []
+
+    say("A release: index, prompt and policy become one version, which is attacked before it goes live")
+    first = release(config)
+    steps.append({"step": "First release", **_of_release(first)})
+    say("A second release has another policy: longer answers")
+    second = release(config.model_copy(update={"policy": "thorough"}))
+    steps.append({"step": "Second release", **_of_release(second)})
+    say("Two questions: one that the documents answer, and one that they do not")
+    assistant = open_release(config.name, second.version, home)
+    answered, refused = (_of_answer(assistant.answer(question, TENANT)) for question in (QUERY, NOT_THERE))
+    say("On call: roll the release back, while a client keeps asking")
+    with _served(config.name, home) as address, _asking(config.name, address) as client:
+        client.wait_for(f"{config.name}@{second.version}")
+        began = time.perf_counter()
+        steps.append({"step": "Rollback", **_roll_back(config.name, TOO_LONG)})
+        client.wait_for(f"{config.name}@{first.version}")
+    report = read_text(connect(home), second.run_id, "report.md")
+    return {
+        **_told(config.name, home, steps, PHONE, client.answers[0].text, client.answers[-1].text),
+        "answered": answered,
+        "refused": refused,
+        "client": client.summary(began),
+        "guardrails": report.partition("## Guardrails\n")[2].partition("\n## ")[0].strip(),
+    }
+
+
+@contextmanager
+def _served(name: str, home: Home) -> Iterator[str]:
+    """The service of a release, in a thread; yields its address."""
+    config = ServiceConfig(port=0, tracing=TracingConfig(enabled=False))
+    service, listening = open_service(name, config, home), listen(config)
+    server = server_of(service)
+    thread = Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def _asking(release: str, address: str) -> Iterator["_Client"]:
+    """A client that asks one question after the other, before, during and after what is done meanwhile."""
+    client = _Client(release, address)
+    thread = Thread(target=client.ask_on)
+    thread.start()
+    try:
+        yield client
+        time.sleep(AFTERWARDS)
+    finally:
+        client.stopped.set()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a client was told, and when."""
+
+    at: float
+    release: str
+    index: str
+    text: str
+
+
+@dataclass
+class _Client:
+    """Asks the same question again and again, and keeps what it is told."""
+
+    release: str
+    address: str
+    answers: list[_Told] = field(default_factory=list)
+    failed: int = 0
+    stopped: Event = field(default_factory=Event)
+
+    def ask_on(self) -> None:
+        from openai import OpenAI, OpenAIError
+
+        client = OpenAI(base_url=self.address, api_key="none", max_retries=0)
+        question: Any = [{"role": "user", "content": PHONE}]
+        while not self.stopped.is_set():
+            try:
+                said = client.chat.completions.create(
+                    model=self.release, messages=question, extra_body={"tenant": PHONE_TENANT}
+                )
+            except OpenAIError:
+                self.failed += 1
+                continue
+            index = (said.model_extra or {})["versions"]["index"]
+            self.answers.append(_Told(time.perf_counter(), said.model, index, said.choices[0].message.content or ""))
+
+    def wait_for(self, release: str) -> None:
+        """Until this release answers. Raises ServerError if it does not."""
+        end = time.monotonic() + PATIENCE
+        while not self.answers or self.answers[-1].release != release:
+            if time.monotonic() > end:
+                raise ServerError(f"the service does not answer from {release} within {PATIENCE:g} s")
+            time.sleep(0.01)
+
+    def summary(self, began: float) -> dict[str, Any]:
+        """Counts, and the seconds from the command until only the release at the end answered."""
+        last = self.answers[-1].release
+        kinds = {(told.release, told.index, told.text) for told in self.answers}
+        return {
+            "answers": len(self.answers),
+            "failed": self.failed,
+            "mixed": len(kinds) - len({told.release for told in self.answers}),
+            "seconds": round(max(told.at for told in self.answers if told.release != last) - began, 2),
+        }
+
+
 def _told(name: str, home: Home, steps: list[dict[str, Any]], asked: str, before: str, after: str) -> Story:
     client = connect(home)
     return {
@@ -107,7 +245,7 @@ def _told(name: str, home: Home, steps: list[dict[str, Any]], asked: str, before
     }
 
 
-def _pointed_at(site: Path, root: Path) -> ReindexConfig:
+def pointed_at(site: Path, root: Path) -> ReindexConfig:
     """The samples' own configuration, pointed at the working copy."""
     config = load_config(root / "conf" / "index" / "samples.yaml", ReindexConfig)
     sources = [source.model_copy(update={"location": str(site / source.name)}) for source in config.sources]
@@ -178,6 +316,24 @@ def _of_finetune(done: Finetune, score: str, beside: str) -> dict[str, Any]:
         "why": next((reason for reason in done.reasons if score in reason), done.reasons[0]),
         "seconds": round(sum(done.seconds.values()), 2),
     }
+
+
+def _of_release(done: Released) -> dict[str, Any]:
+    scores = done.scores["candidate"]
+    return {
+        "decision": done.decision,
+        "version": done.version,
+        "live": done.live,
+        "what": f"{done.parts['index']}, {done.parts['prompt']}",
+        "score": f"right {scores['right']:.3f}",
+        "why": done.reasons[0],
+        "seconds": round(sum(done.seconds.values()), 2),
+    }
+
+
+def _of_answer(answer: Answer) -> dict[str, Any]:
+    cited = [f"{passage.document}:{passage.start}-{passage.end}" for passage in answer.cited]
+    return {"question": answer.question, "text": answer.text, "refused": answer.refused, "cited": cited}
 
 
 def _of_move(move: Move) -> dict[str, Any]:

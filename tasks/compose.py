@@ -56,5 +56,6 @@ def state_of(config: ReleaseConfig, manifest: ReleaseManifest) -> str:
 
 def _pin_file(client: MlflowClient, name: str) -> str:
     prompt = load_choice("prompts", name, PromptConfig)
-    turns = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+    roles = {"system": prompt.system, "user": prompt.user}
+    turns = [{"role": role, "content": text} for role, text in roles.items() if text]
     return f"{name}@{register_prompt(client, name, turns, prompt.description).number}"

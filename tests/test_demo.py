@@ -1,10 +1,12 @@
-"""The demo tells the stories it promises: of an index and of an adapter, each refused once and rolled back."""
+"""The demo tells its stories: of an index and an adapter, each refused once and rolled back, and of a release."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from flows.demo import CARDS, RETENTION, adapter_story, index_story
+from flows.demo import CARDS, RETENTION, SAMPLES, TOO_LONG, adapter_story, index_story, pointed_at, release_story
+from flows.reindex import reindex
 from tasks.config.settings import Home
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,3 +44,24 @@ def test_an_adapter_learns_the_form_then_the_preferences_and_one_that_forgets_is
     assert story["ledger"][-1] == f"champion 2 → 1: {CARDS} (on call)"
     assert rolled_back["live"] == 1
     assert story["before_rollback"] != story["after_rollback"]
+
+
+def test_a_release_answers_with_sources_refuses_and_is_rolled_back_while_a_client_keeps_asking(
+    ready_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    site = ready_home.root / "site"
+    shutil.copytree(ROOT / SAMPLES / "night1", site)
+    reindex(pointed_at(site, ROOT))
+    story = release_story(ROOT, ready_home, print)
+    assert [step["decision"] for step in story["steps"]] == ["promote", "promote", "rollback"]
+    assert [step["live"] for step in story["steps"]] == [1, 2, 1]
+    assert "72 hours" in story["answered"]["text"]
+    assert story["answered"]["cited"][0].startswith("south/admin/retention.md:")
+    assert story["refused"]["refused"]
+    assert not story["refused"]["cited"]
+    client = story["client"]
+    assert (client["failed"], client["mixed"]) == (0, 0)
+    assert len(story["before_rollback"]) > len(story["after_rollback"])
+    assert story["ledger"][-1] == f"champion 2 → 1: {TOO_LONG} (on call)"
+    assert "| injected_passages | 16 of 16 |" in story["guardrails"]

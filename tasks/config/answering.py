@@ -20,9 +20,10 @@ class PromptConfig(Strict):
 
     description: str = ""
     """What it is for."""
-    system: str
-    """The system turn. `{{ passages }}` stands for the numbered passages, `{{ question }}` for the question."""
-    user: str = "{{ question }}"
+    system: str = ""
+    """The system turn, if there is one. `{{ passages }}` stands for the numbered passages, `{{ question }}` for the
+    question."""
+    user: str = Field("{{ question }}", min_length=1)
     """The user's turn, with the same variables."""
 
 
