@@ -109,7 +109,7 @@ class Model:
         self.made = Generated(alone, 5, 2, confidence)
         self.read: list[Any] = []
 
-    def answer(self, question: str, passages: Sequence[Passage], turns: Any) -> Generated:
+    def answer(self, question: str, passages: Sequence[Passage], turns: Any, schema: Any = None) -> Generated:
         self.read.append(turns)
         return Generated("At eighty. [1]", 50, 3) if passages else self.made
 
