@@ -44,7 +44,7 @@ from tests.tiny_models import Base, make_adapter
 from tests.waiting import wait_for
 
 TURNS = [{"role": "user", "content": "how hot is tea"}]
-TOKENS = 400
+TOKENS = 250
 
 
 class Steeping(pydantic.BaseModel):
@@ -130,11 +130,11 @@ TREE = {
 )
 def test_what_has_no_longest_form_fits_or_is_said_to_be_cut(writer: LocalGenerator, schema: dict[str, Any]) -> None:
     wanted = schema_of(schema)
-    for asked in ("how hot is tea", "why", "日本"):
-        made = writer.answer("", [], [{"role": "user", "content": asked}], wanted)
-        assert made.tokens_out <= TOKENS
-        assert made.cut or wanted.read(made.text) is not made
-        assert made.cut == (made.tokens_out == TOKENS and not made.text.endswith('}]"'))
+    made = writer.answer("", [], TURNS, wanted)
+    if made.cut:
+        assert made.tokens_out == TOKENS
+    else:
+        Draft202012Validator(schema).validate(json.loads(made.text))
 
 
 def test_rows_that_end_at_different_times_are_each_kept_to_the_schema(tiny_model: Path) -> None:
