@@ -180,12 +180,15 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to answer.")],
     tenant: Annotated[str, typer.Option(help="Only from what this tenant may see.")] = "",
     version: Annotated[int, typer.Option(min=0, help="A version other than the live one.")] = 0,
+    schema: Annotated[Path | None, typer.Option(help="A file with the JSON schema that the answer shall fit.")] = None,
     as_json: Json = False,
 ) -> None:
     """Ask the live release, or another: an answer with its sources, or a refusal (exit status 1)."""
+    from tasks.answering.structured import read_schema
     from tasks.releases import open_release
 
-    answer = open_release(name, version or "champion", find_home()).answer(question, tenant or None)
+    wanted = read_schema(schema) if schema else None
+    answer = open_release(name, version or "champion", find_home()).answer(question, tenant or None, schema=wanted)
     _show(as_json, asdict(answer), lambda: _print_answer(answer))
     raise typer.Exit(1 if answer.refused else 0)
 

@@ -12,6 +12,10 @@ class ConfigError(TandemError, ValueError):
     """A configuration, golden file or argument is wrong. Exit status 2."""
 
 
+class SchemaError(ConfigError):
+    """A JSON schema that an answer shall fit cannot be used. The message is for whoever sent it."""
+
+
 class SourceError(TandemError, OSError):
     """A source does not exist, cannot be reached, or failed half way."""
 
@@ -50,6 +54,10 @@ class BusyError(RefusedError):
 
 class ModelError(TandemError, RuntimeError):
     """A base model or an adapter cannot be found or loaded, or the two do not fit."""
+
+
+class AnswerError(ModelError):
+    """A model wrote something else than the schema that it was given asks for."""
 
 
 class TrainingError(TandemError, RuntimeError):

@@ -197,6 +197,8 @@ class Generated:
     """Tokens read and written, where a language model wrote it."""
     confidence: float | None = None
     """Geometric mean of the probabilities of the tokens written, where the model tells."""
+    cut: bool = False
+    """Whether it has no end, because a language model wrote as much as it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,7 @@ class Filtered:
     """What a filter took out of a question, a passage or an answer."""
 
     where: str
-    """``question``, ``answer``, or the id of a passage."""
+    """``question``, ``schema``, ``answer``, or the id of a passage."""
     what: str
     """The kind of secret or personal data, ``orders to the assistant`` or ``the prompt``."""
     action: Literal["redacted", "withheld", "refused"]
@@ -226,9 +228,9 @@ class Answer:
     question: str
     """As it was answered: without what a filter took out of it."""
     text: str
-    """With marks such as ``[1]``, the numbers of passages."""
+    """With marks such as ``[1]``, the numbers of passages; or JSON, where an answer was to fit a schema."""
     sentences: tuple[Sentence, ...]
-    """Those of the text; none where it was refused."""
+    """Those of the text; none where it was refused. JSON is one, which rests on all passages."""
     passages: tuple[Passage, ...]
     """What was found, in the order of their numbers, cited or not."""
     refused: bool
@@ -245,7 +247,10 @@ class Answer:
     alone: bool = False
     """Whether the model answered without a search."""
     conflict: tuple[Sentence, ...] = ()
-    """Statements of the passages that contradict each other on what was asked; they are in the text as well."""
+    """Statements of the passages that contradict each other on what was asked; they are in a text as well, and not in
+    JSON."""
+    cut: bool = False
+    """Whether the language model wrote as much as it may, and did not come to an end."""
 
     @property
     def cited(self) -> tuple[Passage, ...]:

@@ -30,7 +30,8 @@ def _respond(answer: Answer, body: dict[str, Any]) -> dict[str, Any]:
         return {}
     [said] = answer([turn["content"] for turn in body["messages"]])
     likely = [{"token": "", "logprob": each, "top_logprobs": []} for each in said.pop("logprobs", ())]
-    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **said}}
+    reason = said.pop("finish_reason", "stop")
+    choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", **said}}
     if likely and body.get("logprobs"):
         choice["logprobs"] = {"content": likely, "refusal": None}
     used = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}

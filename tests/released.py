@@ -76,13 +76,20 @@ def add_release(home: Home, folder: Path, number: int) -> None:
     page(folder / "south", "contact", "The timetable is made by Anna, anna.larsen@harbour.org. So it is in the south.")
     index = _add_index(client, home, folder)
     prompt = register_prompt(client, "answer", [{"role": "system", "content": f"Prompt {number}: {{{{ passages }}}}"}])
+    register_release(client, number, index, f"answer@{prompt.number}", PolicyConfig(refusal=refusal(number)))
+
+
+def register_release(
+    client: MlflowClient, number: int, index: str, prompt: str, policy: PolicyConfig, adapter: str = ""
+) -> None:
+    """Register a release of these parts."""
     manifest = ReleaseManifest(
         release=NAME,
         tag=f"v{number}",
         index=index,
-        adapter="",
-        prompt=f"answer@{prompt.number}",
-        policy=PolicyConfig(refusal=refusal(number)).model_dump(mode="json"),
+        adapter=adapter,
+        prompt=prompt,
+        policy=policy.model_dump(mode="json"),
         grounding=Grounding().to_json(),
     )
     tags = {f"{PART_TAG}{kind}": part for kind, part in manifest.parts.items()}
@@ -102,12 +109,17 @@ def _add_index(client: MlflowClient, home: Home, folder: Path) -> str:
 
 
 def register_manifest(
-    client: MlflowClient, name: str, manifest: dict[str, Any], entry: str, tags: dict[str, str] | None = None
+    client: MlflowClient,
+    name: str,
+    manifest: dict[str, Any],
+    entry: str,
+    tags: dict[str, str] | None = None,
+    **more: Any,
 ) -> int:
     """Register a manifest as the next version, whether what it names is there or not; returns its number."""
     run = start_run(client, "made", "made", name)
     number = next_number(client, name)
-    register(client, name, run, manifest, number=number, entry_point=entry, requirements=["tandem"], tags=tags)
+    register(client, name, run, manifest, number=number, entry_point=entry, requirements=["tandem"], tags=tags, **more)
     finish(client, run)
     return number
 

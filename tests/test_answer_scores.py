@@ -264,7 +264,7 @@ def test_every_row_needs_its_answer() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (None, "cannot be read (No such file or directory): check scoring.json_schema"),
+        (None, "cannot be read (No such file or directory): check its path"),
         ("{", "is not JSON: Expecting property name"),
         ('{"type": "objekt"}', "is not a JSON schema: 'objekt' is not valid under any of the given schemas at $.type"),
         ("[1]", "is not a JSON schema: [1] is not of type 'object', 'boolean'"),

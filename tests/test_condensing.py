@@ -60,7 +60,7 @@ class Model:
         self.anew = anew
         self.read: list[str] = []
 
-    def answer(self, question: str, passages: Sequence[Passage], turns: Any) -> Generated:
+    def answer(self, question: str, passages: Sequence[Passage], turns: Any, schema: Any = None) -> Generated:
         self.read.append(turns[0]["content"])
         return Generated("At ten. [1]", 30, 4) if passages else Generated(self.anew, 20, 6)
 

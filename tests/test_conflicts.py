@@ -65,7 +65,7 @@ def test_whatever_the_order_the_same_statements_are_found_the_best_placed_first(
 class Picks:
     """A model that picks the first passage, and says something of its own."""
 
-    def answer(self, question: str, passages: Sequence[Passage], turns: Any) -> Generated:
+    def answer(self, question: str, passages: Sequence[Passage], turns: Any, schema: Any = None) -> Generated:
         return Generated("At eighty degrees. [1]")
 
 

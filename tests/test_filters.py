@@ -25,7 +25,7 @@ class Parrot:
     def __init__(self, says: str) -> None:
         self.says, self.read = says, ""
 
-    def answer(self, question: str, passages: Any, turns: Any) -> Generated:
+    def answer(self, question: str, passages: Any, turns: Any, schema: Any = None) -> Generated:
         self.read = str(turns)
         return Generated(self.says)
 

@@ -2,7 +2,6 @@
 
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +11,7 @@ from tasks.config.answering import GeneratorConfig, PolicyConfig
 from tasks.errors import ModelError
 from tasks.releases import check_fit
 from tests.endpoint import Served, serve
-
-if TYPE_CHECKING:
-    from tasks.training.likelihood import Said
+from tests.tiny_models import Base
 
 TURNS = [{"role": "system", "content": "Tea is hot."}, {"role": "user", "content": "how hot is tea"}]
 
@@ -70,23 +67,6 @@ def test_an_endpoint_that_says_no_is_a_sentence_with_its_address() -> None:
         asked = generator(served)
         with pytest.raises(ModelError, match=f"big at {served.config.base_url} does not answer: check .* KEY"):
             asked.answer("", [], TURNS)
-
-
-class Base:
-    """The tiny model without an adapter, which answers as one with an adapter does."""
-
-    def __init__(self, folder: Path) -> None:
-        import torch
-
-        from tasks.training.base import load_base, load_tokenizer
-
-        self.tokenizer = load_tokenizer(folder)
-        self.model = load_base(folder, torch.float32).eval()
-
-    def say(self, conversations: list[list[dict[str, str]]], max_new_tokens: int) -> "list[Said]":
-        from tasks.training.likelihood import say
-
-        return say(self.model, self.tokenizer, conversations, max_new_tokens)
 
 
 def test_a_model_in_this_process_counts_the_tokens_that_it_reads_and_writes(tiny_model: Path) -> None:

@@ -125,7 +125,7 @@ class Says:
     def __init__(self, say: Any) -> None:
         self.say = say
 
-    def answer(self, question: str, passages: Any, turns: Any) -> Generated:
+    def answer(self, question: str, passages: Any, turns: Any, schema: Any = None) -> Generated:
         return Generated(self.say(question))
 
 

@@ -27,7 +27,7 @@ from tasks.releases import open_release
 from tests.command import golden_of_nights
 from tests.endpoint import serve
 from tests.passages import passage
-from tests.tiny_models import write_yaml
+from tests.tiny_models import Base, write_yaml
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TURNS = [{"role": "user", "content": "how hot is tea"}]
@@ -109,7 +109,7 @@ class Model:
         self.made = Generated(alone, 5, 2, confidence)
         self.read: list[Any] = []
 
-    def answer(self, question: str, passages: Sequence[Passage], turns: Any) -> Generated:
+    def answer(self, question: str, passages: Sequence[Passage], turns: Any, schema: Any = None) -> Generated:
         self.read.append(turns)
         return Generated("At eighty. [1]", 50, 3) if passages else self.made
 
@@ -206,17 +206,12 @@ def test_an_endpoint_tells_how_sure_it_is_or_is_named() -> None:
 def test_the_confidence_of_a_model_in_this_process_is_the_likelihood_of_its_tokens(tiny_model: Path) -> None:
     import torch
 
-    from tasks.training.base import load_base, load_tokenizer
-    from tasks.training.likelihood import Continuation, likelihoods, say
+    from tasks.training.likelihood import Continuation, likelihoods
 
-    model, tokenizer = load_base(tiny_model, torch.float32).eval(), load_tokenizer(tiny_model)
-
-    class Base:
-        def say(self, conversations: Any, most: int) -> Any:
-            return say(model, tokenizer, conversations, most)
-
+    base = Base(tiny_model)
+    model, tokenizer = base.model, base.tokenizer
     asked = [[{"role": "user", "content": text}] for text in ("how hot is tea", "where is the harbour of the old town")]
-    together = say(model, tokenizer, asked, 7)
+    together = base.say(asked, 7)
     for turns, said in zip(asked, together, strict=True):
         prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
         ids = torch.tensor([prompt])
@@ -226,7 +221,7 @@ def test_the_confidence_of_a_model_in_this_process_is_the_likelihood_of_its_toke
         [(total, count)] = likelihoods(model, [Continuation(made, len(prompt))])
         assert said.tokens_out == count == len(made) - len(prompt)
         assert said.confidence == pytest.approx(exp(total / count), rel=1e-4)
-        alone = LocalGenerator(Base(), 7).answer("", [], turns)
+        alone = LocalGenerator(base, 7).answer("", [], turns)
         assert (alone.text, alone.tokens_in) == (said.text, len(prompt))
         assert alone.confidence == pytest.approx(said.confidence, rel=1e-4)
 

@@ -177,7 +177,7 @@ def test_what_is_not_there_is_refused_in_the_words_of_the_policy(desk: Serving) 
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages", "leave images"),
         ({"tools": [{}]}, 400, "tools", "calls no tools"),
         ({"n": 2}, 400, "n", "one answer"),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format", "answers are text"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format", "generator is transformers or endpoint"),
         ({"tenant": ""}, 400, "tenant", "at least 1 character"),
         ({"stream": True, "model": "gpt-4"}, 404, "model", "the release is desk"),
     ],

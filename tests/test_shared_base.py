@@ -14,7 +14,7 @@ from tasks.training import adapter as opening
 from tasks.training.adapter import Adapted, SharedBase
 from tasks.training.base import hash_base, load_base, load_tokenizer
 from tasks.training.likelihood import answers
-from tests.tiny_models import make_model
+from tests.tiny_models import make_adapter, make_model
 
 ASKED = [[{"role": "user", "content": text}] for text in ("how hot is tea", "where is the harbour")]
 
@@ -22,15 +22,11 @@ ASKED = [[{"role": "user", "content": text}] for text in ("how hot is tea", "whe
 @pytest.fixture(scope="module")
 def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, list[str]]:
     """Three adapters with weights of their own, and what each answers on a base model that no other uses."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import PeftModel
 
     made = {}
     for seed in range(3):
-        torch.manual_seed(seed)
-        folder = tmp_path_factory.mktemp("adapter")
-        config = LoraConfig(target_modules="all-linear", r=8, lora_alpha=64, init_lora_weights=False)
-        get_peft_model(load_base(tiny_model, torch.float32), config).save_pretrained(folder)
-        load_tokenizer(tiny_model).save_pretrained(folder)
+        folder = make_adapter(tiny_model, tmp_path_factory.mktemp("adapter"), seed)
         alone = PeftModel.from_pretrained(load_base(tiny_model, torch.float32), folder).eval()
         made[folder] = answers(alone, load_tokenizer(tiny_model), ASKED, 12)
     assert len({tuple(said) for said in made.values()}) == 3

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +11,9 @@ import yaml
 
 from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
 from tasks.training.job import TrainingJob
+
+if TYPE_CHECKING:
+    from tasks.training.likelihood import Said
 
 WORDS = (
     "please",
@@ -68,6 +71,37 @@ def make_model(folder: Path, template: str = TEMPLATE, seed: int = 0) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+class Base:
+    """The model without an adapter, which answers as one with an adapter does."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+
+        from tasks.training.base import load_base, load_tokenizer
+
+        self.tokenizer = load_tokenizer(folder)
+        self.model = load_base(folder, torch.float32).eval()
+
+    def say(self, conversations: list[list[dict[str, str]]], max_new_tokens: int, grammar: str = "") -> "list[Said]":
+        from tasks.training.likelihood import say
+
+        return say(self.model, self.tokenizer, conversations, max_new_tokens, grammar)
+
+
+def make_adapter(model: Path, folder: Path, seed: int = 0) -> Path:
+    """An adapter of random weights, which no training made; returns its folder."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from tasks.training.base import load_base, load_tokenizer
+
+    torch.manual_seed(seed)
+    config = LoraConfig(target_modules="all-linear", r=8, lora_alpha=64, init_lora_weights=False)
+    get_peft_model(load_base(model, torch.float32), config).save_pretrained(folder)
+    load_tokenizer(model).save_pretrained(folder)
     return folder
 
 

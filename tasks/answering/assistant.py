@@ -4,19 +4,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.answering.condensing import by_model, by_words
-from tasks.answering.conflicts import show_conflicts
-from tasks.answering.filters import Screened, screen_answer, screen_passages, screen_question
+from tasks.answering.conflicts import find_conflict, show_conflicts
+from tasks.answering.filters import (
+    Screened,
+    screen_answer,
+    screen_json,
+    screen_passages,
+    screen_question,
+    screen_schema,
+)
 from tasks.answering.generators import Generator, Turn
 from tasks.answering.grounding import Grounding
-from tasks.answering.prompting import fill
+from tasks.answering.prompting import ask_for_json, fill
 from tasks.answering.routing import certainty, needs_search, turns_alone
+from tasks.answering.structured import AnswerSchema
 from tasks.config.answering import PolicyConfig
+from tasks.errors import SchemaError
 from tasks.index.search import Filters, IndexReader
 from tasks.records import Answer, Generated, Passage
 from tasks.timing import timed
 
 SPARE = 2
 """Passages are searched for so many times as are answered from."""
+CUT = (
+    "The answer would be longer than the {tokens} tokens that generator.max_new_tokens of the release's policy allows: "
+    "ask for less."
+)
 
 
 @dataclass(frozen=True)
@@ -33,17 +46,37 @@ class Assistant:
     """Least confidence with which the model answers without a search; None where it never does."""
 
     def answer(
-        self, question: str, tenant: str | None = None, *, cite: bool = False, earlier: Sequence[Turn] = ()
+        self,
+        question: str,
+        tenant: str | None = None,
+        *,
+        cite: bool = False,
+        earlier: Sequence[Turn] = (),
+        schema: AnswerSchema | None = None,
     ) -> Answer:
         """Answer from what this tenant may see; without one, from everything.
 
         Where the release lets its model answer alone and the model is sure, nothing is searched; if `cite`, always.
-        `earlier` are the turns of the conversation before the question, the user's and the assistant's.
+        `earlier` are the turns of the conversation before the question, the user's and the assistant's. With a `schema`
+        the answer is JSON that fits it, or a refusal in words; it is always searched for, since how sure a model is of
+        JSON says something else than what the release was calibrated by.
+
+        Raises SchemaError where nothing writes JSON here, and AnswerError where the model did not.
         """
+        if schema:
+            self.check_structured()
         seconds: dict[str, float] = {}
         made = self._condense(question, earlier, seconds)
-        answer = self._answer_one(made.text, tenant, cite, seconds)
+        answer = self._answer_one(made.text, tenant, cite, schema, seconds)
         return _with_tokens_of(answer, made)
+
+    def check_structured(self) -> None:
+        """Raises SchemaError where the answers cannot be held to a schema."""
+        if self.policy.generator.kind == "extractive":
+            raise SchemaError(
+                "the answers of this release are sentences of its passages, which fit no schema: leave it out, or take "
+                "a policy whose generator is transformers or endpoint"
+            )
 
     def _condense(self, question: str, earlier: Sequence[Turn], seconds: dict[str, float]) -> Generated:
         """The question that a conversation comes down to."""
@@ -58,20 +91,24 @@ class Assistant:
             made = by_model(self.generator, earlier, question, config, self.policy.filters)
             return made if made.text.strip() else replace(made, text=own)
 
-    def _answer_one(self, question: str, tenant: str | None, cite: bool, seconds: dict[str, float]) -> Answer:
+    def _answer_one(
+        self, question: str, tenant: str | None, cite: bool, schema: AnswerSchema | None, seconds: dict[str, float]
+    ) -> Answer:
         with timed(seconds, "filters"):
             asked = screen_question(question, self.policy.filters)
+            if schema:
+                asked = replace(asked, filtered=(*asked.filtered, *screen_schema(schema, self.policy.filters)))
         if asked.refusal:
             return self._answer(asked, (), seconds)
         draft = None
-        if self.alone_from is not None and not cite:
+        if self.alone_from is not None and not cite and not schema:
             with timed(seconds, "alone"):
                 draft = self.draft(asked.text)
             if draft and certainty(draft, self.policy.routing) >= self.alone_from:
                 return self._alone(asked, draft, seconds)
         with timed(seconds, "search"):
             found = self.search(asked.text, tenant)
-        answer = self._answer(asked, found, seconds)
+        answer = self._answer(asked, found, seconds, schema)
         return _with_tokens_of(answer, draft) if draft else answer
 
     def search(self, question: str, tenant: str | None = None) -> Sequence[Passage]:
@@ -91,7 +128,13 @@ class Assistant:
             return None
         return self.generator.answer(question, (), turns_alone(question, self.policy.routing))
 
-    def _answer(self, asked: Screened, found: Sequence[Passage], seconds: dict[str, float]) -> Answer:
+    def _answer(
+        self,
+        asked: Screened,
+        found: Sequence[Passage],
+        seconds: dict[str, float],
+        schema: AnswerSchema | None = None,
+    ) -> Answer:
         policy, question = self.policy, asked.text
         with timed(seconds, "filters"):
             passages, left_out = screen_passages(() if asked.refusal else found, policy.passages, policy.filters)
@@ -106,8 +149,11 @@ class Assistant:
         if asked.refusal or confidence < self.grounding.threshold:
             return answer
         with timed(seconds, "generation"):
-            made = self.generator.answer(question, passages, fill(self.prompt, question, passages))
-        return self._finish(answer, made, self.prompt)
+            turns = fill(self.prompt, question, passages)
+            if schema:
+                turns = ask_for_json(turns, schema, policy.schema_instruction)
+            made = self.generator.answer(question, passages, turns, schema)
+        return self._finish(answer, made, self.prompt, schema)
 
     def _alone(self, asked: Screened, draft: Generated, seconds: dict[str, float]) -> Answer:
         answer = replace(self._refusal(asked, seconds), alone=True, confidence=draft.confidence or 0.0)
@@ -122,12 +168,20 @@ class Assistant:
             text = policy.refusal.format(searched=self.versions["index"].partition("@")[0])
         return Answer(asked.text, text, (), (), True, 0.0, dict(self.versions), seconds, filtered=asked.filtered)
 
-    def _finish(self, answer: Answer, made: Generated, prompt: Sequence[Turn]) -> Answer:
+    def _finish(
+        self, answer: Answer, made: Generated, prompt: Sequence[Turn], schema: AnswerSchema | None = None
+    ) -> Answer:
         """The answer with what was generated for it by this prompt, as far as it may be said."""
         policy = self.policy
+        answer = replace(_with_tokens_of(answer, made), cut=made.cut)
+        if schema and made.cut:  # half of a JSON text is none, and cannot be screened as one
+            return replace(answer, text=CUT.format(tokens=policy.generator.max_new_tokens))
         with timed(answer.seconds, "filters"):
-            said = screen_answer(made.text, len(answer.passages), prompt, policy.filters)
-        answer = _with_tokens_of(replace(answer, filtered=(*answer.filtered, *said.filtered)), made)
+            if schema:
+                said = screen_json(schema.read(made.text), schema, len(answer.passages), prompt, policy.filters)
+            else:
+                said = screen_answer(made.text, len(answer.passages), prompt, policy.filters)
+        answer = replace(answer, filtered=(*answer.filtered, *said.filtered))
         if said.filtered and not said.sentences:
             reason = f"the answer holds {said.filtered[0].what}"
             return replace(answer, text=policy.filters.refusal.replace("{reason}", reason))
@@ -135,6 +189,8 @@ class Assistant:
         if not policy.conflicts:
             return answer
         with timed(answer.seconds, "conflicts"):
+            if schema:
+                return replace(answer, conflict=find_conflict(answer.question, answer.passages))
             return show_conflicts(answer)
 
 

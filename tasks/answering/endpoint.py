@@ -12,8 +12,9 @@ from openai import BadRequestError, NotFoundError, OpenAI, OpenAIError, omit
 from openai.types.chat import ChatCompletion
 
 from tasks.answering.generators import Turn
+from tasks.answering.structured import AnswerSchema
 from tasks.config.answering import GeneratorConfig
-from tasks.errors import ModelError
+from tasks.errors import ModelError, SchemaError
 from tasks.records import Generated, Passage
 
 UNLOAD_SECONDS = 5.0
@@ -41,17 +42,28 @@ class EndpointGenerator:
             self._load(files)
             weakref.finalize(self, _unload, self._client, self._model)
 
-    def answer(self, question: str, passages: Sequence[Passage], turns: Sequence[Turn]) -> Generated:
-        """Raises ModelError where the endpoint does not answer, or says no."""
+    def answer(
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        turns: Sequence[Turn],
+        schema: AnswerSchema | None = None,
+    ) -> Generated:
+        """Raises ModelError where the endpoint does not answer, or says no; SchemaError where that is to a schema."""
         try:
             try:
-                done = self._ask(turns)
+                done = self._ask(turns, schema)
             except NotFoundError:
                 if not self._files:
                     raise
                 self._load(self._files)  # the endpoint was started anew, or another process unloaded it
-                done = self._ask(turns)
+                done = self._ask(turns, schema)
         except OpenAIError as error:
+            if schema and isinstance(error, BadRequestError):
+                raise SchemaError(
+                    "the endpoint that writes the answers refuses the request with this schema: take a simpler one, "
+                    "or a shorter question"
+                ) from error
             raise ModelError(
                 f"the model {self._model} at {self._config.base_url} does not answer: check the address, the name and "
                 f"the key in {self._config.api_key_env} ({error})"
@@ -62,6 +74,7 @@ class EndpointGenerator:
             used.prompt_tokens if used else 0,
             used.completion_tokens if used else 0,
             self._confidence(done) if self._confident else None,
+            done.choices[0].finish_reason == "length",
         )
 
     def _confidence(self, done: ChatCompletion) -> float:
@@ -73,13 +86,14 @@ class EndpointGenerator:
             )
         return exp(sum(token.logprob for token in said.content) / len(said.content))
 
-    def _ask(self, turns: Sequence[Turn]) -> ChatCompletion:
+    def _ask(self, turns: Sequence[Turn], schema: AnswerSchema | None) -> ChatCompletion:
         return self._client.chat.completions.create(
             model=self._model,
             messages=list(turns),  # type: ignore[arg-type]
             max_tokens=self._config.max_new_tokens,
             temperature=0,
             logprobs=True if self._confident else omit,
+            response_format=schema.response_format if schema else omit,  # type: ignore[arg-type]
         )
 
     def _load(self, files: Path) -> None:

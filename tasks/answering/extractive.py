@@ -7,6 +7,7 @@ from math import log
 
 from tasks.answering.generators import Turn
 from tasks.answering.sentences import content_words, split
+from tasks.answering.structured import AnswerSchema
 from tasks.records import Generated, Passage
 
 RANK_WEIGHT = 0.5
@@ -35,7 +36,13 @@ class ExtractiveGenerator:
     def __init__(self, sentences: int) -> None:
         self.sentences = sentences
 
-    def answer(self, question: str, passages: Sequence[Passage], turns: Sequence[Turn]) -> Generated:
+    def answer(
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        turns: Sequence[Turn],
+        schema: AnswerSchema | None = None,
+    ) -> Generated:
         """Each sentence followed by the number of its passage; one that several passages hold comes once."""
         candidates = sorted(
             (-coverage - RANK_WEIGHT / number, number, place, sentence, coverage)

@@ -5,15 +5,16 @@ as well, because a language model may have learnt by heart what no passage holds
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from tasks.answering.citations import read_sentences, write_sentence
 from tasks.answering.generators import Turn
 from tasks.answering.orders import gives_orders
 from tasks.answering.prompting import VARIABLE
+from tasks.answering.structured import AnswerSchema, write
 from tasks.config.answering import FiltersConfig
 from tasks.private import Private, locate_private
 from tasks.records import Filtered, Passage, Sentence
@@ -47,6 +48,12 @@ class Said:
     text: str
     sentences: tuple[Sentence, ...]
     filtered: tuple[Filtered, ...] = ()
+
+
+def screen_schema(schema: AnswerSchema, filters: FiltersConfig) -> tuple[Filtered, ...]:
+    """What speaks against an answer that fits this schema: a model reads it as it does the question."""
+    orders = filters.orders and gives_orders("\n".join(_strings(schema.schema)))
+    return (Filtered("schema", ORDERS, "refused"),) if orders else ()
 
 
 def screen_question(question: str, filters: FiltersConfig) -> Screened:
@@ -108,6 +115,29 @@ def screen_answer(text: str, passages: int, prompt: Sequence[Turn], filters: Fil
     return Said(text, sentences, tuple(filtered))
 
 
+def screen_json(
+    value: Any, schema: AnswerSchema, passages: int, prompt: Sequence[Turn], filters: FiltersConfig
+) -> Said:
+    """A structured answer as it may be said: as one sentence that rests on all passages, or none where it may not.
+
+    Private data are taken out of its strings where what is left still fits the schema. What is found only in the whole,
+    as a number or beside its key, cannot be taken out, and the whole is withheld.
+    """
+    kinds: dict[str, None] = {}
+    clean = value if filters.answer == "off" else _redact_json(value, filters.allowed, kinds)
+    text = write(clean)
+    rest = () if filters.answer == "off" else redact(text, filters.allowed)[1]
+    own = _runs_of(prompt) if filters.prompt else set()
+    repeating = not own.isdisjoint(_runs(text) | _runs(" ".join(_strings(value))))
+    private = (bool(kinds) and (filters.answer == "withhold" or not schema.fits(clean))) or bool(rest)
+    action: Literal["redacted", "withheld"] = "withheld" if private else "redacted"
+    filtered = [Filtered("answer", kind, action) for kind in dict.fromkeys((*kinds, *rest))]
+    filtered += [Filtered("answer", PROMPT, "withheld")] if repeating else []
+    if private or repeating:
+        return Said("", (), tuple(filtered))
+    return Said(text, (Sentence(text, tuple(range(1, passages + 1))),), tuple(filtered))
+
+
 @lru_cache(4096)
 def redact(text: str, allowed: tuple[str, ...] = ()) -> tuple[str, tuple[str, ...]]:
     """The text with a placeholder for each secret and piece of personal data, and their kinds."""
@@ -134,6 +164,27 @@ def _redact_passage(passage: Passage, allowed: tuple[str, ...]) -> tuple[Passage
         return passage, ()
     clean = replace(passage, title=title[0] or None, heading=tuple(part for part, _ in heading), text=text[0])
     return clean, tuple(kinds)
+
+
+def _redact_json(value: Any, allowed: tuple[str, ...], kinds: dict[str, None]) -> Any:
+    """The value without private data, whose kinds are added to `kinds`."""
+    if isinstance(value, dict):
+        pairs = value.items()
+        return {_redact_json(key, allowed, kinds): _redact_json(each, allowed, kinds) for key, each in pairs}
+    if isinstance(value, list):
+        return [_redact_json(each, allowed, kinds) for each in value]
+    text, found = redact(value if isinstance(value, str) else write(value), allowed)
+    kinds.update(dict.fromkeys(found))
+    return text if found else value
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The strings in a value, without its keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(each)
 
 
 def _is_allowed(found: str, allowed: tuple[str, ...]) -> bool:

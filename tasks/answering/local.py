@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tasks.answering.generators import Turn
+from tasks.answering.structured import AnswerSchema
 from tasks.records import Generated, Passage
 
 
@@ -18,12 +19,14 @@ class Said(Protocol):
     def tokens_in(self) -> int: ...
     @property
     def tokens_out(self) -> int: ...
+    @property
+    def cut(self) -> bool: ...
 
 
 class Adapted(Protocol):
     """A base model with an adapter; `tasks.training.adapter.Adapted` is one."""
 
-    def say(self, conversations: list[list[Turn]], max_new_tokens: int) -> Sequence[Said]: ...
+    def say(self, conversations: list[list[Turn]], max_new_tokens: int, grammar: str = "") -> Sequence[Said]: ...
 
 
 class LocalGenerator:
@@ -33,6 +36,12 @@ class LocalGenerator:
         self._adapted = adapted
         self._max_new_tokens = max_new_tokens
 
-    def answer(self, question: str, passages: Sequence[Passage], turns: Sequence[Turn]) -> Generated:
-        [said] = self._adapted.say([list(turns)], self._max_new_tokens)
-        return Generated(said.text, said.tokens_in, said.tokens_out, said.confidence)
+    def answer(
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        turns: Sequence[Turn],
+        schema: AnswerSchema | None = None,
+    ) -> Generated:
+        [said] = self._adapted.say([list(turns)], self._max_new_tokens, schema.grammar if schema else "")
+        return Generated(said.text, said.tokens_in, said.tokens_out, said.confidence, said.cut)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from tasks.answering.generators import Turn
+from tasks.answering.structured import AnswerSchema, write
 from tasks.errors import ConfigError
 from tasks.records import Passage
 
@@ -32,6 +33,13 @@ def fill(turns: Sequence[Turn], question: str, passages: Sequence[Passage]) -> l
     if not any(turn["role"] == "user" for turn in filled):
         filled.append({"role": "user", "content": question})
     return filled
+
+
+def ask_for_json(turns: Sequence[Turn], schema: AnswerSchema, instruction: str) -> list[Turn]:
+    """The turns, the last of which says what the answer must look like, in the words of `instruction`."""
+    asked = instruction.replace("{schema}", write(schema.schema))
+    *before, last = turns
+    return [*before, last | {"content": f"{last['content']}\n\n{asked}"}] if asked else list(turns)
 
 
 def write_passages(passages: Sequence[Passage]) -> str:

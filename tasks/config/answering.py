@@ -141,6 +141,9 @@ class PolicyConfig(Strict):
     """When it refuses."""
     condensing: CondensingConfig = CondensingConfig()
     """What becomes of the turns before a question."""
+    schema_instruction: str = "Answer with JSON alone, which fits this schema: {schema}"
+    """What is added to the last turn where an answer must fit a JSON schema, for which `{schema}` stands; nothing, if
+    empty, for a model that was trained to write it."""
     conflicts: bool = True
     """Show statements that contradict each other on what was asked side by side, with their dates."""
     filters: FiltersConfig = FiltersConfig()

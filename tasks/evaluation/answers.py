@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from tasks.config.training import ScoringConfig
 from tasks.errors import ConfigError
 from tasks.evaluation.scores import MACRO_F1, Score, make_score
+from tasks.schemas import NOTHING, parse, read_schema_file, validator_of
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 SHOWN = 5
 """Unfit references named in one message."""
-NOTHING = object()
-"""What parsing gives for a text that is not JSON; None is a value of JSON."""
 
 Measure = Callable[[str, str], float]
 
@@ -108,23 +107,7 @@ def load_schema(path: str) -> "Validator":
     Raises:
         ConfigError: it cannot be read, or is no JSON schema.
     """
-    from jsonschema import SchemaError
-    from jsonschema.validators import validator_for
-    from referencing import Registry
-
-    try:
-        schema = json.loads(Path(path).read_text(encoding="utf-8"))
-        kind = validator_for(schema)
-        kind.check_schema(schema)
-    except OSError as error:
-        raise ConfigError(
-            f"the JSON schema {path} cannot be read ({error.strerror}): check scoring.json_schema"
-        ) from None
-    except ValueError as error:
-        raise ConfigError(f"the JSON schema {path} is not JSON: {error}") from None
-    except SchemaError as error:
-        raise ConfigError(f"{path} is not a JSON schema: {error.message} at {error.json_path}") from None
-    return kind(schema, registry=Registry())
+    return validator_of(read_schema_file(Path(path)), path)
 
 
 def _measure(name: str, scoring: ScoringConfig) -> Measure:
@@ -149,7 +132,7 @@ def _score_row(measure: Measure, answer: str | None, reference: str) -> float:
 
 
 def _exact_match(answer: str, reference: str) -> float:
-    wanted, given = _parse(reference), _parse(answer)
+    wanted, given = parse(reference), parse(answer)
     if isinstance(wanted, dict | list):
         return float(given is not NOTHING and _canonical(given) == _canonical(wanted))
     return float(answer.split() == reference.split())
@@ -161,33 +144,21 @@ def _same_label(key: str | None, answer: str, reference: str) -> float:
 
 
 def _valid_json(answer: str, _reference: str) -> float:
-    return float(_parse(answer) is not NOTHING)
+    return float(parse(answer) is not NOTHING)
 
 
 def _schema_valid(schema: "Validator", answer: str, _reference: str) -> float:
-    value = _parse(answer)
+    value = parse(answer)
     return float(value is not NOTHING and _satisfies(schema, value))
 
 
 def _field_f1(answer: str, reference: str) -> float:
-    given, wanted = (Counter(_fields(_parse(text))) for text in (answer, reference))
+    given, wanted = (Counter(_fields(parse(text))) for text in (answer, reference))
     return 2 * (given & wanted).total() / max(1, given.total() + wanted.total())
 
 
 def _overlap(metric: Any, answer: str, reference: str) -> float:
     return float(metric.sentence_score(answer, [reference]).score) / 100
-
-
-def _parse(text: str) -> Any:
-    """The JSON value of a whole text; `NOTHING` where it is none. NaN and Infinity are no JSON."""
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return NOTHING
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _canonical(value: Any) -> str:
@@ -223,7 +194,7 @@ def _label(text: str | None, key: str | None) -> str | None:
         return None
     if key is None:
         return " ".join(text.split()) or None
-    value = _parse(text)
+    value = parse(text)
     return _canonical(value[key]) if isinstance(value, dict) and key in value else None
 
 
@@ -239,9 +210,9 @@ def _number_labels(
 
 def _find_unfit(reference: str, scoring: ScoringConfig, schema: "Validator | None") -> str:
     asked = set(scoring.scores)
-    if asked & {"valid_json", "schema_valid", "field_f1"} and _parse(reference) is NOTHING:
+    if asked & {"valid_json", "schema_valid", "field_f1"} and parse(reference) is NOTHING:
         return "is not JSON"
-    if schema and not _satisfies(schema, _parse(reference)):
+    if schema and not _satisfies(schema, parse(reference)):
         return "breaks the schema"
     if asked & {"label_accuracy", MACRO_F1} and _label(reference, scoring.label_key) is None:
         return f"has no label under {scoring.label_key!r}" if scoring.label_key else "is empty"

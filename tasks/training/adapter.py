@@ -83,12 +83,12 @@ class Adapted:
         """The likeliest answer to each conversation; safe to call from several threads."""
         return [said.text for said in self.say(conversations, max_new_tokens)]
 
-    def say(self, conversations: list[list[Turn]], max_new_tokens: int) -> "list[Said]":
-        """The same, with how sure the model is of each answer."""
+    def say(self, conversations: list[list[Turn]], max_new_tokens: int, grammar: str = "") -> "list[Said]":
+        """The same, with how sure the model is of each answer; with a grammar for llguidance, none breaks it."""
         from tasks.training.likelihood import say
 
         with self._base.using(self._name) as model:
-            return say(model, self.tokenizer, conversations, max_new_tokens)
+            return say(model, self.tokenizer, conversations, max_new_tokens, grammar)
 
 
 def check_weights(manifest: AdapterManifest, folder: Path) -> Path:

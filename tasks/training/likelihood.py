@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from tasks.training.constrained import Constrained
+
 Turn = dict[str, str]
 Tokens = list[int]
 ROWS_TOKENS = 8192
@@ -34,6 +36,8 @@ class Said:
     """Geometric mean of the probabilities of its tokens, that of its end included."""
     tokens_in: int
     tokens_out: int
+    cut: bool = False
+    """Whether it has no end, because it may not be longer."""
 
 
 def continuation(tokenizer: Any, turns: Sequence[Turn], max_length: int) -> Continuation:
@@ -82,8 +86,13 @@ def answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_n
 
 
 @torch.inference_mode()
-def say(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_new_tokens: int) -> list[Said]:
-    """The likeliest answer to each conversation, chosen token by token, with how sure the model is of it."""
+def say(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_new_tokens: int, grammar: str = ""
+) -> list[Said]:
+    """The likeliest answer to each conversation, chosen token by token, with how sure the model is of it.
+
+    With a `grammar`, chosen among the tokens that it allows. Raises ModelError where it knows not the tokenizer.
+    """
     rendered = [
         tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, return_dict=True)["input_ids"]
         for turns in prompts
@@ -99,7 +108,7 @@ def say(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_new_t
         chosen = _Chosen()
         made = model.generate(
             **batch.to(model.device),
-            logits_processor=[chosen],
+            logits_processor=[*([Constrained(tokenizer, grammar, len(places))] if grammar else []), chosen],
             past_key_values=_for_each(read, len(places)),
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -111,8 +120,10 @@ def say(model: Any, tokenizer: Any, prompts: Sequence[Sequence[Turn]], max_new_t
         counts = (ended == 0) | ((ended == 1) & (written == tokenizer.eos_token_id))
         means = (torch.stack(chosen.nats, dim=1) * counts).sum(1) / counts.sum(1)
         texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-        for place, text, mean, count in zip(places, texts, means.tolist(), counts.sum(1).tolist(), strict=True):
-            found[place] = Said(text, math.exp(mean), len(rendered[place]), count)
+        cut = (ended[:, -1] == 0).tolist()
+        for line, place in enumerate(places):
+            confidence, count = math.exp(means[line].item()), int(counts[line].sum())
+            found[place] = Said(texts[line], confidence, len(rendered[place]), count, cut[line])
     return found
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,8 @@ from tasks.answering.service.errors import ServiceError
 from tasks.answering.service.keys import Key
 from tasks.answering.service.state import Service, needs, service_of, tenant_of
 from tasks.answering.service.tracing import KEY_TAG, TENANT_TAG, record_of, record_of_failure
-from tasks.answering.service.trial import Conversation
+from tasks.answering.service.trial import Asked, Conversation
+from tasks.answering.structured import read_response_format
 from tasks.records import Answer, Passage
 
 router = APIRouter()
@@ -78,14 +79,17 @@ class ChatRequest(BaseModel):
     functions: list[Any] | None = None
     response_format: dict[str, Any] | None = None
 
+    @property
+    def structured(self) -> bool:
+        """Whether the answer is to be JSON."""
+        return self.response_format is not None and self.response_format.get("type") != "text"
+
     def check(self) -> None:
         """Raises ServiceError for what this service does not do."""
         if self.tools or self.functions:
             raise ServiceError(400, "this service calls no tools", "unsupported", "tools")
         if self.n not in (None, 1):
             raise ServiceError(400, "there is one answer to a question: leave n out", "unsupported", "n")
-        if self.response_format and self.response_format.get("type") != "text":
-            raise ServiceError(400, "answers are text: leave response_format out", "unsupported", "response_format")
         if roles := sorted({message.role for message in self.messages} - {"user", "assistant"}):
             raise ServiceError(
                 400,
@@ -139,19 +143,20 @@ async def chat(asked: ChatRequest, request: Request, key: Asking, service: Servi
     answer_id = service.traces.new_id()
     request.scope["tandem"]["id"] = answer_id
     tags = {TENANT_TAG: tenant or "", KEY_TAG: key.id}
+    wanted = Asked(question, tenant, asked.cite, conversation)
     answer = await service.admission.run(
-        partial(_answer, service, question, tenant, asked.cite, conversation, answer_id, tags),
-        service.config.limits.seconds,
+        partial(_answer, service, wanted, asked.response_format, answer_id, tags), service.config.limits.seconds
     )
     service.metrics.answered(answer)
     head = {"id": answer_id, "created": int(time.time()), "model": answer.versions["release"]}
     headers = {"Server-Timing": ", ".join(f"{step};dur={lasted * 1000:.3f}" for step, lasted in answer.seconds.items())}
     sources = sources_of(answer, service.config.passage_texts)
+    said = _said(answer, asked.structured)
     if asked.stream:
         with_usage = asked.stream_options is not None and asked.stream_options.include_usage
-        return StreamingResponse(_stream(head, answer, sources, with_usage), 200, headers, "text/event-stream")
-    message = {"role": "assistant", "content": answer.text}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        return StreamingResponse(_stream(head, answer, said, sources, with_usage), 200, headers, "text/event-stream")
+    message = {"role": "assistant"} | said
+    choice = {"index": 0, "message": message, "finish_reason": _finish_reason(answer), "logprobs": None}
     body = {**head, "object": "chat.completion", "choices": [choice], "usage": _usage(answer), **sources}
     return JSONResponse(body, headers=headers)
 
@@ -200,22 +205,23 @@ def place_of(passage: Passage, with_text: bool) -> dict[str, Any]:
 
 def _answer(
     service: Service,
-    question: str,
-    tenant: str | None,
-    cite: bool,
-    conversation: Conversation,
+    asked: Asked,
+    response_format: Mapping[str, Any] | None,
     answer_id: str,
     tags: Mapping[str, str],
 ) -> Answer:
-    """In a thread: the whole answer comes from the release that is live when its turn comes, or from one on trial."""
+    """In a thread: the whole answer comes from the release that is live when its turn comes, or from one on trial.
+
+    What is wrong with the request's schema is nobody's failure, and is said before either is asked.
+    """
     assistant: Assistant = service.live.assistant
+    if schema := read_response_format(response_format):
+        assistant.check_structured()
+        asked = replace(asked, schema=schema)
     traced = answer_id.startswith("tr-")
     started = time.time_ns()
     try:
-        if service.trial:
-            answer = service.trial.answer(assistant, question, tenant, cite, conversation)
-        else:
-            answer = assistant.answer(question, tenant, cite=cite, earlier=conversation.earlier)
+        answer = service.trial.answer(assistant, asked) if service.trial else asked.answer(assistant)
     except Exception as error:
         if traced:
             kind = type(error).__name__
@@ -237,21 +243,32 @@ def _model(service: Service) -> dict[str, Any]:
     }
 
 
+def _said(answer: Answer, structured: bool) -> dict[str, str | None]:
+    """What was to be JSON and is none stands where OpenAI's clients look for a refusal, and never in its place."""
+    if structured and answer.refused:
+        return {"content": None, "refusal": answer.text}
+    return {"content": answer.text}
+
+
+def _finish_reason(answer: Answer) -> str:
+    return "length" if answer.cut else "stop"
+
+
 def _usage(answer: Answer) -> dict[str, int]:
     read, written = answer.tokens_in, answer.tokens_out
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 async def _stream(
-    head: Mapping[str, Any], answer: Answer, sources: Mapping[str, Any], with_usage: bool
+    head: Mapping[str, Any], answer: Answer, said: Mapping[str, Any], sources: Mapping[str, Any], with_usage: bool
 ) -> AsyncIterator[bytes]:
-    for event in _events(head, answer, sources, with_usage):
+    for event in _events(head, answer, said, sources, with_usage):
         yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
     yield b"data: [DONE]\n\n"
 
 
 def _events(
-    head: Mapping[str, Any], answer: Answer, sources: Mapping[str, Any], with_usage: bool
+    head: Mapping[str, Any], answer: Answer, said: Mapping[str, Any], sources: Mapping[str, Any], with_usage: bool
 ) -> Iterator[dict[str, Any]]:
     """A sentence an event; the last one of the answer carries its sources."""
 
@@ -261,9 +278,11 @@ def _events(
     def choice(delta: dict[str, str], finish: str | None = None) -> list[dict[str, Any]]:
         return [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
 
-    yield event(choice({"role": "assistant", "content": ""}))
-    for piece in PIECE.split(answer.text):
-        yield event(choice({"content": piece}))
-    yield event(choice({}, "stop"), **sources)
+    written = [(field, text) for field, text in said.items() if text is not None]
+    yield event(choice({"role": "assistant"} | {field: "" for field, _ in written}))
+    for field, text in written:
+        for piece in PIECE.split(text):
+            yield event(choice({field: piece}))
+    yield event(choice({}, _finish_reason(answer)), **sources)
     if with_usage:
         yield event([], usage=_usage(answer))

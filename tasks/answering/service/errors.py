@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from tasks.answering.service.admission import OverloadedError
-from tasks.errors import ConfigError, ModelError, RegistryError, TandemError
+from tasks.errors import AnswerError, ConfigError, ModelError, RegistryError, SchemaError, TandemError
 
 RETRY_SECONDS = 1
 
@@ -80,6 +80,10 @@ async def _too_late(request: Request, error: Exception) -> JSONResponse:
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     """What failed is logged by its kind alone: its message may hold what a server said of the texts it was sent."""
     request.scope["tandem"]["error"] = " from ".join(_kinds(error))
+    if isinstance(error, SchemaError):
+        return error_response(400, str(error), "invalid_schema", "response_format")
+    if isinstance(error, AnswerError):
+        return error_response(502, str(error), "invalid_answer")
     if isinstance(error, ModelError):
         return error_response(502, "the model that writes the answers does not answer", "model_error")
     if isinstance(error, RegistryError):

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from tasks.answering.assistant import Assistant
 from tasks.answering.generators import Turn
 from tasks.answering.service.live import LiveRelease
+from tasks.answering.structured import AnswerSchema
 from tasks.config.service import TrialConfig
 from tasks.records import Answer, Outcome
 
@@ -98,6 +99,22 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody wants to know."""
+
+    question: str
+    tenant: str | None
+    cite: bool
+    conversation: Conversation
+    schema: AnswerSchema | None = None
+    """Of the answer, where it is to be JSON."""
+
+    def answer(self, assistant: Assistant) -> Answer:
+        earlier = self.conversation.earlier
+        return assistant.answer(self.question, self.tenant, cite=self.cite, earlier=earlier, schema=self.schema)
+
+
+@dataclass(frozen=True, slots=True)
 class _Running:
     assistant: Assistant
     contest: Contest
@@ -107,9 +124,7 @@ class _Running:
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    question: str
-    tenant: str | None
-    cite: bool
+    asked: Asked
     champion: Answer
 
 
@@ -172,29 +187,26 @@ class Trial:
         self._stop.set()
         self._thread.join(END_SECONDS)
 
-    def answer(
-        self, champion: Assistant, question: str, tenant: str | None, cite: bool, conversation: Conversation
-    ) -> Answer:
+    def answer(self, champion: Assistant, asked: Asked) -> Answer:
         """By the candidate, where it is a canary's turn and it does answer; else by the champion."""
-        earlier = conversation.earlier
-        running = self._running
+        running, conversation = self._running, asked.conversation
         if running is None or running.contest.champion != champion.versions["release"]:
-            return champion.answer(question, tenant, cite=cite, earlier=earlier)
+            return asked.answer(champion)
         picked = self._picks(conversation, running.contest.candidate)
         if self.mode == "shadow":
-            answer = champion.answer(question, tenant, cite=cite, earlier=earlier)
+            answer = asked.answer(champion)
             if picked:
-                self._put(running, _Copy(question, tenant, cite, answer), conversation)
+                self._put(running, _Copy(asked, answer), conversation)
             return answer
         begun = time.monotonic()
         try:
-            answer = (running.assistant if picked else champion).answer(question, tenant, cite=cite, earlier=earlier)
+            answer = asked.answer(running.assistant if picked else champion)
         except Exception as error:
             self._put(running, One(None, picked), conversation)
             if not picked:
                 raise
             self._fail(running, error)
-            return champion.answer(question, tenant, cite=cite, earlier=earlier)
+            return asked.answer(champion)
         late = time.monotonic() - begun > self._seconds  # nobody waits for it any more
         self._put(running, One(None if late else answer, picked), conversation)
         return answer
@@ -280,7 +292,7 @@ class Trial:
     def _take(self, running: _Running, item: _Item) -> None:
         comparison = running.contest.comparison
         if isinstance(item, _Copy):
-            if self._is_new(running, item.question, item.tenant):
+            if self._is_new(running, item.asked.question, item.asked.tenant):
                 comparison.take(Both(item.champion, self._copy(running, item)))
                 self.compared += 1
         elif isinstance(item, One):
@@ -298,7 +310,7 @@ class Trial:
 
     def _copy(self, running: _Running, item: _Copy) -> Answer | None:
         try:
-            return running.assistant.answer(item.question, item.tenant, cite=item.cite)
+            return item.asked.answer(running.assistant)
         except Exception as error:
             self._fail(running, error)
             return None
