@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -13,11 +14,22 @@ CHECKPOINT_TAG = "tandem.checkpoint"
 
 @explained
 def keep_checkpoint(client: MlflowClient, run_id: str, folder: Path, step: int) -> None:
-    """Keep a training's checkpoint with its run, and only this one; a tag says that it is there whole."""
+    """Keep a training's checkpoint with its run, and only this one; a tag says that it is there whole.
+
+    A training deletes its checkpoints when it has newer ones. One of which files went before it was kept is left out.
+    """
     last = read_step(client, run_id)
     if last == step:
         return
-    client.log_artifacts(run_id, str(folder), _checkpoint(step))
+    files = _files(folder)
+    try:
+        client.log_artifacts(run_id, str(folder), _checkpoint(step))
+    except (OSError, MlflowException):
+        if files and _files(folder) == files:
+            raise
+    if not files or _files(folder) != files:
+        _artifacts(client, run_id).delete_artifacts(_checkpoint(step))
+        return
     client.set_tag(run_id, CHECKPOINT_TAG, str(step))
     if last is not None:
         _artifacts(client, run_id).delete_artifacts(_checkpoint(last))
@@ -47,6 +59,10 @@ def forget_checkpoint(client: MlflowClient, run_id: str) -> None:
     if step is not None:
         client.delete_tag(run_id, CHECKPOINT_TAG)
         _artifacts(client, run_id).delete_artifacts(_checkpoint(step))
+
+
+def _files(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
 
 
 def _checkpoint(step: int) -> str:
