@@ -152,6 +152,10 @@ def test_rows_that_end_at_different_times_are_each_kept_to_the_schema(tiny_model
         ({"items": {"uniqueItems": True}}, "no answer can be held to uniqueItems: leave it out"),
         ({"properties": {"a": {"allOf": []}}}, r"is not a JSON schema: \[\] "),
         ({"properties": {"a": {"not": {}}}}, "no answer can be held to not"),
+        (
+            {"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"not": {}}]},
+            "no answer can be held to not",
+        ),
         ({"$ref": "file:///etc/passwd"}, "file:///etc/passwd is not in the schema: refer to #/"),
         ({"$ref": "#/$defs/a"}, "cannot be kept to: Pointer '/$defs/a' does not exist"),
         ({"$defs": {"a": {}}, "$ref": "#/$defs/a", "pattern": "a"}, "pattern stands beside a "),
@@ -405,7 +409,7 @@ def test_any_object_may_be_asked_for_and_text_still_is_text(desk: Serving) -> No
 @pytest.mark.parametrize(
     ("response_format", "sentence"),
     [
-        ({"type": "xml"}, "response_format.type is 'xml': there are text, json_object and json_schema"),
+        ({"type": "xml"}, "response_format.type is xml: there are text, json_object and json_schema"),
         ({"type": "json_schema"}, "response_format.json_schema.schema is missing"),
         ({"type": "json_schema", "json_schema": {"schema": {"type": "objekt"}}}, "is not a JSON schema: 'objekt'"),
         ({"type": "json_schema", "json_schema": {"schema": {"if": {}}}}, "no answer can be held to if"),

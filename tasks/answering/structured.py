@@ -55,13 +55,13 @@ class AnswerSchema:
 
 def read_response_format(asked: Mapping[str, Any] | None) -> AnswerSchema | None:
     """What `response_format` asks for; None where that is text. Raises SchemaError where it cannot be used."""
-    kind = (asked or {"type": "text"}).get("type")
-    if asked is None or kind == "text":
+    if not asked or asked.get("type") == "text":
         return None
+    kind = asked.get("type")
     if kind == "json_object":
         return _schema_of(asked, {"type": "object"})
     if kind != "json_schema":
-        raise SchemaError(f"{PARAM}.type is {kind!r}: there are text, json_object and json_schema")
+        raise SchemaError(f"{PARAM}.type is {str(kind)[:LONGEST]}: there are text, json_object and json_schema")
     inner = asked.get("json_schema")
     if not isinstance(inner, dict) or not isinstance(inner.get("schema"), dict):
         raise SchemaError(f"{PARAM}.json_schema.schema is missing: it is the JSON schema that the answer shall fit")
@@ -104,10 +104,10 @@ def _subschemas(schema: Any) -> Iterator[Mapping[str, Any]]:
     for key in ("properties", "$defs", "definitions"):
         for each in schema.get(key, {}).values():
             yield from _subschemas(each)
-    for each in (*schema.get("anyOf", ()), *schema.get("prefixItems", ())):
-        yield from _subschemas(each)
-    for key in ("items", "additionalProperties"):
-        yield from _subschemas(schema.get(key))
+    for key in ("anyOf", "prefixItems", "items", "additionalProperties"):
+        found = schema.get(key)
+        for each in found if isinstance(found, list) else (found,):
+            yield from _subschemas(each)
 
 
 def _check_keywords(schema: Mapping[str, Any]) -> None:
