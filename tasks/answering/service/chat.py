@@ -82,7 +82,7 @@ class ChatRequest(BaseModel):
     @property
     def structured(self) -> bool:
         """Whether the answer is to be JSON."""
-        return bool(self.response_format) and self.response_format.get("type") != "text"
+        return (self.response_format or {}).get("type", "text") != "text"
 
     def check(self) -> None:
         """Raises ServiceError for what this service does not do."""
