@@ -6,8 +6,9 @@ from tasks.appraise import appraise
 from tasks.assess import assess
 from tasks.config.evaluation import AnswersConfig
 from tasks.config.settings import find_home
+from tasks.evaluation.agreement import load_labels
 from tasks.evaluation.golden import load_golden
-from tasks.evaluation.judgements import Panel, agreements, load_labels
+from tasks.evaluation.judgements import hear
 from tasks.evaluation.stages import Row
 from tasks.passing import whole
 from tasks.records import Evaluated, Judgement
@@ -41,7 +42,7 @@ def evaluate(config: AnswersConfig) -> Evaluated:
             for judge in config.judges:
                 with timed(seconds, f"ask {judge.name} about {release}"):
                     judged[release][judge.name] = assess(judge, release, whole(asked[release]))
-        panel = Panel(judged, agreements(config, labels, asked, judged), len(labels))
+        panel = hear(config, labels, asked, judged)
         scores = score_all(config, asked, panel)
         done = summarise(config, asked, panel, scores, seconds, run_id)
         report = write_report(config, asked, panel, scores, done)

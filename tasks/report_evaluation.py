@@ -9,9 +9,18 @@ from prefect import task
 
 from tasks.config.evaluation import AnswersConfig
 from tasks.config.settings import Home, find_home
+from tasks.evaluation.agreement import agreement_table
 from tasks.evaluation.gate import say_p_value
-from tasks.evaluation.judge_report import agreement_table, judge_notes, judge_numbers, judge_table, versions
-from tasks.evaluation.judgements import ByJudge, Panel, score_judgements, version_of
+from tasks.evaluation.judgements import (
+    Judgements,
+    Panel,
+    judge_notes,
+    judge_numbers,
+    score_judgements,
+    tally,
+    version_of,
+    versions,
+)
 from tasks.evaluation.scores import Score, comparable, compare_scores
 from tasks.evaluation.stages import ADDRESSES, Row, count_addresses, judge_suite, said, score_rows, slices, worst
 from tasks.evaluation.statistics import estimate, say_interval
@@ -23,7 +32,6 @@ from tasks.report import markdown_table, show_report, table_of
 
 ROWS_FILE = "answers.json"
 JUDGES_FILE = "judges.json"
-JUDGES_TAG = "tandem.judges"
 LONGEST = 200
 """Characters of a text in a table."""
 
@@ -90,7 +98,6 @@ def keep_evaluation(config: AnswersConfig, asked: Asked, panel: Panel, done: Eva
     """Log settings, scores, the report, the versions of judges, and every answer of every release as a table."""
     client = connect(find_home())
     settings = config.model_dump(mode="json")
-    judges = versions(config, panel)
     log(
         client,
         done.run_id,
@@ -101,9 +108,9 @@ def keep_evaluation(config: AnswersConfig, asked: Asked, panel: Panel, done: Eva
             for name, value in scores.items()
         }
         | {name.replace("@", "_at_"): value for name, value in done.judges.items()},
-        tags={DECISION_TAG: done.decision} | ({JUDGES_TAG: ", ".join(judges)} if judges else {}),
+        tags={DECISION_TAG: done.decision},
         texts={REPORT_FILE: report, "config.yaml": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)}
-        | ({JUDGES_FILE: json.dumps(judges, indent=2, ensure_ascii=False)} if judges else {}),
+        | ({JUDGES_FILE: json.dumps(versions(config, panel), indent=2)} if config.judges else {}),
     )
     rows = [
         _as_record(release, row) | _verdicts(config, panel.by_release[release], row)
@@ -147,11 +154,11 @@ def _differences(scores: Scored, confidence: float) -> list[dict[str, str]]:
 
 def _judges(config: AnswersConfig, panel: Panel) -> list[str]:
     """What the language models did that judged."""
-    agreed = agreement_table(panel, config.confidence)
+    agreed = agreement_table(panel.agreements, config.confidence)
     return [
         "## Judges",
-        table_of(judge_table(config, panel)),
-        "\n".join(f"- {note}" for note in judge_notes(config, panel)),
+        table_of([{what: str(value) for what, value in row.items()} for row in tally(config, panel)]),
+        "\n".join(f"- {note}" for note in judge_notes(panel)),
         *(["## Agreement of people with the judges", table_of(agreed)] if agreed else []),
     ]
 
@@ -211,7 +218,7 @@ def _as_record(release: str, row: Row) -> dict[str, Any]:
     }
 
 
-def _verdicts(config: AnswersConfig, judged: ByJudge, row: Row) -> dict[str, str]:
+def _verdicts(config: AnswersConfig, judged: Mapping[str, Judgements], row: Row) -> dict[str, str]:
     """More columns of the table: by judge its verdict, its reason and its version."""
     columns: dict[str, str] = {}
     for judge in config.judges:

@@ -11,11 +11,6 @@ from tasks.config.fields import Name, Share, Strict
 Release = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}@(champion|candidate|previous|[0-9]+)$")]
 
 
-OUTPUTS, EXPECTATIONS = "outputs", "expectations"
-VARIABLES = ("inputs", OUTPUTS, EXPECTATIONS)
-"""What the instructions of a judge may hold in two braces, by MLflow's names."""
-
-
 class JudgeConfig(Strict):
     """A language model that says of every answer whether it passes, asked as MLflow's scorers ask."""
 
@@ -38,24 +33,18 @@ class JudgeConfig(Strict):
         if bool(self.instructions.strip()) != (self.scorer in ("Guidelines", "Instructions")):
             wanted = "leave its instructions out" if self.instructions else "write its instructions"
             raise ValueError(f"the scorer of judge {self.name} is {self.scorer}: {wanted}")
-        if self.scorer == "Instructions":
-            named = self.variables
-            if OUTPUTS not in named or not named <= set(VARIABLES):
-                raise ValueError(
-                    f"the instructions of judge {self.name} have {', '.join(sorted(named)) or 'nothing'} in two "
-                    "braces: they need {{ outputs }}, and may have {{ inputs }} and {{ expectations }}"
-                )
+        variables = set(re.findall(r"{{\s*(.*?)\s*}}", self.instructions))
+        if self.scorer == "Instructions" and not {"outputs"} <= variables <= {"inputs", "outputs", "expectations"}:
+            raise ValueError(
+                f"the instructions of judge {self.name} have {', '.join(sorted(variables)) or 'nothing'} in two "
+                "braces: they need {{ outputs }}, and may have {{ inputs }} and {{ expectations }}"
+            )
         return self
-
-    @property
-    def variables(self) -> set[str]:
-        """Those that the instructions hold."""
-        return set(re.findall(r"{{\s*(.*?)\s*}}", self.instructions))
 
     @property
     def needs_expected(self) -> bool:
         """Whether it can only judge where the right answer is known."""
-        return self.scorer == "Correctness" or (self.scorer == "Instructions" and EXPECTATIONS in self.variables)
+        return self.scorer == "Correctness" or (self.scorer == "Instructions" and "expectations" in self.instructions)
 
 
 class AnswersConfig(Strict):

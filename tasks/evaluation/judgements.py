@@ -1,93 +1,45 @@
-"""What language models say of answers, as scores, and how far people agree with them.
+"""What language models say of answers, as scores and as a report reads it.
 
 The score of a judge is named for the judge's version. What two versions say means different things, and is never
 compared, because only scores with one name are.
 """
 
 import json
-import warnings
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-from pydantic import ConfigDict, StrictBool, TypeAdapter
-
 from tasks.config.evaluation import AnswersConfig, JudgeConfig
-from tasks.errors import ConfigError
-from tasks.evaluation.lines import Text, bad_lines, fit, read_lines, read_object
+from tasks.evaluation.agreement import Agreement, Label, agree
 from tasks.evaluation.scores import Score, make_score
 from tasks.evaluation.stages import Row, said
-from tasks.evaluation.statistics import Estimate, Numbers, estimate
 from tasks.records import Judged, Judgement
 
 Judgements = Mapping[str, Judgement]
 """By the id of the question."""
-ByJudge = Mapping[str, Judgements]
-"""By the judge's name."""
-FEWEST = 10
-"""Labels that an agreement is measured from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a person says of an answer."""
-
-    judge: Text
-    """Who has to say the same."""
-    label: StrictBool
-    id: Text = ""
-    """Of the question."""
-    question: Text = ""
-    """Its text, where no id is given."""
-    answer: Text | None = None
-    """The answer that was read; without it, whatever is answered."""
-    line: int = 0
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    def is_of(self, row: Row) -> bool:
-        asked = self.id == row.query.id if self.id else self.question.casefold() == row.query.query.casefold()
-        return asked and self.answer in (None, row.whole.text, said(row.whole))
-
-
-_KEYS = [field.name for field in fields(Label) if field.name != "line"]
-_LABEL = TypeAdapter(Label)
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far people agree with one version of a judge."""
-
-    judge: str
-    """As ``name@version``."""
-    counts: Mapping[tuple[bool, bool], int]
-    """Answers by what a person and what the judge says."""
-    kappa: Estimate | None
-    """Cohen's κ; None where the labels cannot tell it."""
-    note: str = ""
-    """Why they cannot."""
+SHOWN = 5
+"""Answers without a verdict that the report names."""
+NEVER_COMPARED = (
+    "A judge's score is named for the judge's version: scorer, instructions, model as configured and as the endpoint "
+    "calls it, and MLflow's version. Scores of different judges or versions are never compared."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
     """What the judges of a suite said."""
 
-    by_release: Mapping[str, ByJudge]
-    """By release, as ``name@number``."""
+    by_release: Mapping[str, Mapping[str, Judgements]]
+    """By release, as ``name@number``, then by the judge's name."""
     agreements: Sequence[Agreement] = ()
     labels: int = 0
     """What people said, whether of an answer that has a verdict or not."""
 
 
 def to_judge(judge: JudgeConfig, rows: Sequence[Row]) -> dict[str, Judged]:
-    """By question, the answers that the judge is asked about: a refusal is none.
-
-    Question, answer and passages are as the release's filters left them.
-    """
+    """By question, the answers that the judge is asked about, as the release's filters left them; a refusal is none."""
     return {
         row.query.id: Judged(
             row.whole.question, said(row.whole), tuple(passage.text for passage in row.whole.passages), row.expected
@@ -98,11 +50,11 @@ def to_judge(judge: JudgeConfig, rows: Sequence[Row]) -> dict[str, Judged]:
 
 
 def describe(judge: JudgeConfig, model: str) -> dict[str, str]:
-    """What a judge is, that calls its model so when it answers: all that decides what it says."""
+    """All that decides what a judge says, whose endpoint calls its model so."""
     return {
         "judge": judge.name,
         "scorer": judge.scorer,
-        "instructions": judge.instructions,  # of MLflow's scorers they come with its version
+        "instructions": judge.instructions,  # those of MLflow's scorers come with its version
         "model": judge.endpoint.model,
         "answering_model": model,
         "mlflow": version("mlflow"),
@@ -115,7 +67,7 @@ def version_of(judge: JudgeConfig, model: str) -> str:
 
 
 def by_version(judge: JudgeConfig, judgements: Judgements) -> dict[str, dict[str, bool]]:
-    """By version of the judge, then by question, the verdicts there are; an endpoint may change its model any time."""
+    """By version of the judge, then by question, the verdicts: an endpoint may change its model at any time."""
     found: dict[str, dict[str, bool]] = {}
     for question, judgement in judgements.items():
         if judgement.passed is not None:
@@ -123,19 +75,9 @@ def by_version(judge: JudgeConfig, judgements: Judgements) -> dict[str, dict[str
     return found
 
 
-def without_verdict(judgements: Judgements) -> dict[str, Judgement]:
-    """Those that failed or are no verdict."""
-    return {question: judgement for question, judgement in judgements.items() if judgement.passed is None}
-
-
-def is_reported(judgements: Judgements) -> bool:
-    """Whether there are enough verdicts for a score: at least half of the answers have one."""
-    return 2 * len(without_verdict(judgements)) <= len(judgements)
-
-
 def score_judgements(judge: JudgeConfig, judgements: Judgements, confidence: float) -> dict[str, Score]:
     """The share of answers that pass, by version of the judge; none where over half of the answers have no verdict."""
-    if not is_reported(judgements):
+    if 2 * len(_without_verdict(judgements)) > len(judgements):
         return {}
     return {
         name: make_score(name, list(passed), [float(each) for each in passed.values()], confidence=confidence)
@@ -143,85 +85,90 @@ def score_judgements(judge: JudgeConfig, judgements: Judgements, confidence: flo
     }
 
 
-def load_labels(path: str, judges: Collection[str]) -> list[Label]:
-    """What people say, from a jsonl file; no label without a path.
-
-    Raises:
-        ConfigError: the file cannot be read, or has bad lines, or such as are of another judge.
-    """
-    if not path:
-        return []
-    labels, problems = read_lines(path, "labels", _parse_label)
-    first: dict[Any, int] = {}
-    for label in labels:
-        line = first.setdefault((label.judge, label.id, label.question.casefold(), label.answer), label.line)
-        if label.judge not in judges:
-            problems[label.line] = f"there is no judge {label.judge}: there are {', '.join(judges)}"
-        elif line != label.line:
-            problems[label.line] = f"the same answer as line {line}: keep one of the two"
-    if problems:
-        raise ConfigError(bad_lines(path, "labels", sorted(problems.items()), len(problems)))
-    return labels
-
-
-def agreements(
+def hear(
     config: AnswersConfig,
     labels: Sequence[Label],
     asked: Mapping[str, Sequence[Row]],
-    judged: Mapping[str, ByJudge],
-) -> list[Agreement]:
-    """How far people agree with each version of each judge; a label counts once, for the first release it fits."""
-    found = []
-    for judge in config.judges:
-        pairs: dict[str, list[tuple[bool, bool]]] = {}
-        for label in labels:
-            if label.judge == judge.name and (judgement := _of(label, asked, judged)):
-                pairs.setdefault(version_of(judge, judgement.model), []).append((label.label, bool(judgement.passed)))
-        found += [agree(name, of, config.confidence) for name, of in pairs.items()]
+    by_release: Mapping[str, Mapping[str, Judgements]],
+) -> Panel:
+    """The judgements with how far people agree; a label counts once, for the first release whose answer it is of."""
+    judges = {judge.name: judge for judge in config.judges}
+    pairs: dict[str, list[tuple[bool, bool]]] = {}
+    for label in labels:
+        for judgement in (
+            by_release[release][label.judge].get(row.query.id)
+            for release, rows in asked.items()
+            for row in rows
+            if label.is_of(row)
+        ):
+            if judgement and judgement.passed is not None:
+                name = version_of(judges[label.judge], judgement.model)
+                pairs.setdefault(name, []).append((label.label, judgement.passed))
+                break
+    return Panel(by_release, [agree(name, of, config.confidence) for name, of in pairs.items()], len(labels))
+
+
+def versions(config: AnswersConfig, panel: Panel) -> dict[str, dict[str, str]]:
+    """By ``name@version``, what each judge is that gave a verdict."""
+    return {
+        version_of(judge, judgement.model): describe(judge, judgement.model)
+        for of in panel.by_release.values()
+        for judge in config.judges
+        for judgement in of[judge.name].values()
+        if judgement.passed is not None
+    }
+
+
+def tally(config: AnswersConfig, panel: Panel) -> list[dict[str, Any]]:
+    """By release and judge: how many answers it was asked about, on how many it gave no verdict, and the tokens."""
+    return [
+        {
+            "release": release,
+            "judge": judge.name,
+            "version": ", ".join(by_version(judge, judgements)),
+            "scorer": judge.scorer,
+            "model": ", ".join(sorted({each.model for each in judgements.values()} - {""})) or judge.endpoint.model,
+            "answers": len(judgements),
+            "without verdict": len(_without_verdict(judgements)),
+            "tokens in": sum(each.tokens_in for each in judgements.values()),
+            "tokens out": sum(each.tokens_out for each in judgements.values()),
+        }
+        for release, of in panel.by_release.items()
+        for judge in config.judges
+        for judgements in [of[judge.name]]
+    ]
+
+
+def judge_numbers(config: AnswersConfig, panel: Panel) -> dict[str, float]:
+    """The tally by release and judge; by version of a judge κ, its interval, and the labels."""
+    found = {
+        f"{row['release']}_{row['judge']}_{what.replace(' ', '_')}": float(row[what])
+        for row in tally(config, panel)
+        for what in ("without verdict", "tokens in", "tokens out")
+    }
+    for agreement in panel.agreements:
+        found[f"{agreement.judge}_labels"] = agreement.counts.total()
+        if kappa := agreement.kappa:
+            ends = {"kappa": kappa.mean, "kappa_low": kappa.low, "kappa_high": kappa.high}
+            found |= {f"{agreement.judge}_{name}": value for name, value in ends.items()}
     return found
 
 
-def agree(judge: str, pairs: Sequence[tuple[bool, bool]], confidence: float) -> Agreement:
-    """The agreement of people with a judge, from what a person and what the judge says of each answer.
-
-    Its measure is Cohen's κ (Educational and Psychological Measurement 20, 1960): 1 where they always agree, 0 where as
-    often as by chance.
-    """
-    people, said_by_judge = zip(*pairs, strict=True)
-    counts = Counter(pairs)
-    if len(pairs) < FEWEST:
-        return Agreement(judge, counts, None, f"{len(pairs)} labels are too few: κ takes {FEWEST}")
-    if len(set(people)) == 1:
-        one = "yes" if people[0] else "no"
-        return Agreement(judge, counts, None, f"every label is {one}: κ takes some of both")
-    return Agreement(judge, counts, estimate(said_by_judge, confidence, people, _kappa))
-
-
-def _kappa(judge: Numbers, people: Numbers) -> Numbers:
-    """Over the last axis. A resample in which all say the same shows no agreement beyond chance, and counts as 0."""
-    from sklearn.exceptions import UndefinedMetricWarning
-    from sklearn.metrics import cohen_kappa_score
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)  # of such resamples
-        return np.vectorize(
-            lambda one, two: cohen_kappa_score(one, two, labels=[0, 1], replace_undefined_by=0.0),
-            signature="(n),(n)->()",
-        )(judge, people)
+def judge_notes(panel: Panel) -> list[str]:
+    """What a reader must know of the judges' scores: what they are not compared with, and what is missing."""
+    notes = [NEVER_COMPARED]
+    for release, of in panel.by_release.items():
+        for judge, judgements in of.items():
+            if failed := _without_verdict(judgements):
+                named = "; ".join(f"{question} ({judgement.why})" for question, judgement in failed[:SHOWN])
+                more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+                score = " Its score is not reported." if 2 * len(failed) > len(judgements) else ""
+                count = f"{len(failed)} of {len(judgements)} answers of {release}"
+                notes.append(f"{judge} gave no verdict on {count}: {named}{more}.{score}")
+    if unused := panel.labels - sum(agreement.counts.total() for agreement in panel.agreements):
+        notes.append(f"{unused} of {panel.labels} labels are of no answer that has a verdict, and are left out.")
+    return notes
 
 
-def _of(label: Label, asked: Mapping[str, Sequence[Row]], judged: Mapping[str, ByJudge]) -> Judgement | None:
-    for release, rows in asked.items():
-        for row in rows:
-            judgement = judged[release][label.judge].get(row.query.id)
-            if judgement and judgement.passed is not None and label.is_of(row):
-                return judgement
-    return None
-
-
-def _parse_label(line: str, number: int) -> Label:
-    raw = read_object(line, _KEYS, "`judge`, `label`, and `id` or `question`")
-    label = fit(_LABEL, raw | {"line": number})
-    if bool(label.id) == bool(label.question):
-        raise ValueError("name the question by `id` or by `question`")
-    return label
+def _without_verdict(judgements: Judgements) -> list[tuple[str, Judgement]]:
+    return [(question, judgement) for question, judgement in judgements.items() if judgement.passed is None]

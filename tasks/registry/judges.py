@@ -12,11 +12,7 @@ from typing import Literal, cast
 
 from mlflow.entities import Feedback
 from mlflow.genai import judges
-from mlflow.genai.judges.adapters.base_adapter import (
-    AdapterInvocationInput,
-    AdapterInvocationOutput,
-    BaseJudgeAdapter,
-)
+from mlflow.genai.judges.adapters.base_adapter import AdapterInvocationInput, AdapterInvocationOutput
 from mlflow.genai.judges.utils import invocation_utils
 from mlflow.genai.judges.utils.parsing_utils import _strip_markdown_code_blocks
 
@@ -27,7 +23,7 @@ from tasks.schemas import parse
 Ask = Callable[[list[dict[str, str]]], Generated]
 """From the turns of a chat to what the model writes."""
 MODEL = "tandem:/judge"
-"""What MLflow takes for the model's address."""
+"""What MLflow takes for the address of a model, and is not used."""
 PASSED = {"yes": True, "no": False}
 RATINGS = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 """What models write, and what MLflow calls it; all else is unknown."""
@@ -52,46 +48,35 @@ def judging(config: JudgeConfig, ask: Ask) -> Iterator[Callable[[Judged], Judgem
         tokens_in, tokens_out = int(told["tokens_in"]), int(told["tokens_out"])
         return Judgement(PASSED.get(str(said.value)), said.rationale or "", told["model"], tokens_in, tokens_out)
 
-    adapter, found = _Adapter(ask), invocation_utils.get_adapter
     with _ONE_JUDGE_AT_A_TIME:
-        invocation_utils.get_adapter = lambda model_uri, prompt: (
-            adapter if model_uri == MODEL else found(model_uri, prompt)
-        )
+        found = invocation_utils.get_adapter
+        invocation_utils.get_adapter = lambda **_: _Endpoint(ask)  # type: ignore[assignment]
         try:
             yield judge
         finally:
             invocation_utils.get_adapter = found
 
 
-class _Adapter(BaseJudgeAdapter):
-    """MLflow's way to a model: who answered, and for how many tokens, stands in the metadata of the feedback."""
+class _Endpoint:
+    """In the place of MLflow's adapters: who answered, and for how many tokens, stands in the feedback's metadata."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
 
-    @classmethod
-    def is_applicable(cls, model_uri: str, prompt: object) -> bool:
-        return model_uri == MODEL
-
-    def _invoke(self, input_params: AdapterInvocationInput) -> AdapterInvocationOutput:
-        prompt = input_params.prompt
-        if isinstance(prompt, str):
-            turns = [{"role": "user", "content": prompt}]
+    def invoke(self, asked: AdapterInvocationInput) -> AdapterInvocationOutput:
+        if isinstance(asked.prompt, str):
+            turns = [{"role": "user", "content": asked.prompt}]
         else:
-            turns = [{"role": turn.role, "content": str(turn.content)} for turn in prompt]
+            turns = [{"role": turn.role, "content": str(turn.content)} for turn in asked.prompt]
         written = self._ask(turns)
-        said = parse(_strip_markdown_code_blocks(written.text))
+        said = parse(" ".join(_strip_markdown_code_blocks(written.text).split()))  # models break lines within strings
         said = said if isinstance(said, dict) else {}
         rating = RATINGS.get(str(said.get("result")).strip().casefold(), "unknown")
         feedback = Feedback(
-            input_params.assessment_name,
+            asked.assessment_name,
             rating,
-            rationale=_cut(f"no verdict: {written.text}" if rating == "unknown" else str(said.get("rationale", ""))),
-            metadata={
-                "model": written.model,
-                "tokens_in": str(written.tokens_in),
-                "tokens_out": str(written.tokens_out),
-            },
+            rationale=_cut(f"no verdict: {written.text}") if rating == "unknown" else str(said.get("rationale", "")),
+            metadata={key: str(getattr(written, key)) for key in ("model", "tokens_in", "tokens_out")},
         )
         return AdapterInvocationOutput(feedback)
 
