@@ -26,6 +26,7 @@ from tests.homes import copy_home, use_home
 from tests.passages import passage
 from tests.released import QUESTION, two_releases
 
+ANNA = "anna.larsen@harbour.org"
 OWN = "Say yes where {{ outputs }} answers {{ inputs }} politely."
 
 
@@ -53,21 +54,22 @@ def row(question: str, text: str, expected: str = "eighty") -> Row:
     found = passage(f"It stands: {text}", document="docs/tea.md")
     said = (Sentence(text, (1,)),) if text else ()
     whole = Answer(f"how {question}", f"{text} [1]", said, (found,), not text, 0.5, {})
-    return Row(
-        GoldenQuery(f"how {question}", ("docs/tea.md",), (), question), (found,), whole, whole, whole, 0, expected
-    )
+    query = GoldenQuery(f"how {question}", ("docs/tea.md",), (), question)
+    return Row(query, (found,), whole, whole, whole, 0, expected)
 
 
 def verdicts(*passed: bool | None, model: str = "m") -> dict[str, Judgement]:
     return {f"q{number}": Judgement(each, "", model) for number, each in enumerate(passed)}
 
 
-def test_verdicts_become_a_score_with_its_interval_and_refusals_are_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_become_a_score_with_its_interval_and_neither_refusals_nor_what_nobody_knows_are_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     with serve(by_words(Eighty="yes", Ninety="no", Seventy=False)) as served:
         judge = judge_at(served)
         answers = [row("hot", "Eighty."), row("cold", "Ninety."), row("warm", "Seventy."), row("red", "")]
-        found = assess.fn(judge, "desk@1", answers)
+        found = assess.fn(judge, "desk@1", [*answers, row("blue", "Nobody knows whether.", expected="")])
     assert found == {
         name: Judgement(passed, "so I find", "m", 7, 3)
         for name, passed in (("hot", True), ("cold", False), ("warm", False))
@@ -100,24 +102,12 @@ def test_each_scorer_of_mlflow_reads_what_it_judges_by(scorer: str, instructions
     assert [words for words in read if words not in text] == []
 
 
-def test_correctness_is_asked_only_where_the_right_answer_is_known() -> None:
-    with serve(lambda turns: says("yes")) as served:
-        rows = [row("hot", "Eighty."), row("cold", "Ninety.", expected="")]
-        assert list(assess.fn(judge_at(served), "desk@1", rows)) == ["hot"]
-        assert list(assess.fn(judge_at(served, scorer="RelevanceToQuery"), "desk@1", rows)) == ["hot", "cold"]
-
-
 def test_what_is_no_verdict_is_left_out_counted_and_named() -> None:
     with serve(by_words(Eighty="yes", Ninety="perhaps", Seventy="no"), failures=[400]) as served:
         judge = judge_at(served)
         rows = [row("failed", "Eighty."), row("hot", "Eighty."), row("odd", "Ninety."), row("warm", "Seventy.")]
         found = assess.fn(judge, "a@1", rows)
-    assert {name: judgement.passed for name, judgement in found.items()} == {
-        "failed": None,
-        "hot": True,
-        "odd": None,
-        "warm": False,
-    }
+    assert [judgement.passed for judgement in found.values()] == [None, True, None, False]
     [score] = score_judgements(judge, found, 0.95).values()
     assert score.rows == ("hot", "warm")
     [first, note] = judge_notes(Panel({"a@1": {"correct": found}}))
@@ -147,17 +137,12 @@ def test_a_judge_without_a_verdict_on_most_answers_has_no_score_and_is_asked_no_
     assert found["hot 39"].why.startswith("not asked")
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"name": "right"},
-        {"scorer": "RelevanceToQuery"},
-        {"scorer": "Guidelines", "instructions": "Be kind."},
-        {"endpoint": {"base_url": "http://nowhere/v1", "model": "small"}},
-    ],
-)
-def test_another_scorer_instruction_or_model_makes_another_version(other: dict[str, Any]) -> None:
-    assert version_of(judge_at(**other), "m") != version_of(judge_at(), "m")
+def test_another_scorer_instruction_or_model_makes_another_version() -> None:
+    guided = judge_at(scorer="Guidelines", instructions="Be kind.")
+    small = judge_at(endpoint={"base_url": "http://nowhere/v1", "model": "small"})
+    brief = guided.model_copy(update={"instructions": "Be brief."})
+    judges = (judge_at(), judge_at(scorer="RelevanceToQuery"), guided, brief, small)
+    assert len({version_of(judge, model) for judge in judges for model in ("m1", "m2")}) == 10
 
 
 def test_scores_of_two_versions_of_a_judge_are_never_compared() -> None:
@@ -175,8 +160,14 @@ def test_scores_of_two_versions_of_a_judge_are_never_compared() -> None:
 
 
 def test_a_model_that_changes_half_way_gives_two_scores() -> None:
-    changed = verdicts(True, True) | {"q8": Judgement(False, "", "m2"), "q9": Judgement(True, "", "m2")}
-    assert [score.values for score in score_judgements(judge_at(), changed, 0.95).values()] == [(1.0, 1.0), (0.0, 1.0)]
+    with serve(lambda turns: says("yes", model="m2" if "Ninety" in turns[-1] else "m1")) as served:
+        judge = judge_at(served)
+        found = assess.fn(judge, "a@1", [row("hot", "Eighty."), row("cold", "Ninety."), row("warm", "Eighty.")])
+    scores = score_judgements(judge, found, 0.95)
+    assert {name: score.rows for name, score in scores.items()} == {
+        version_of(judge, "m1"): ("hot", "warm"),
+        version_of(judge, "m2"): ("cold",),
+    }
 
 
 def test_two_releases_are_compared_on_the_answers_that_have_a_verdict_in_both() -> None:
@@ -287,46 +278,30 @@ def test_an_evaluation_keeps_verdicts_versions_and_agreement_and_sends_no_person
         {
             "id": "tea",
             "query": QUESTION,
-            "relevant": ["north/tea.md"],
             "answers": ["eighty degrees"],
+            "relevant": ["north/tea.md"],
             "tenant": "north",
         },
-        {
-            "id": "anna",
-            "query": "who makes the timetable",
-            "relevant": ["south/contact.md"],
-            "answers": ["anna.larsen@harbour.org"],
-            "tenant": "south",
-        },
+        {"id": "anna", "query": "who makes the timetable", "answers": [ANNA], "relevant": ["south/contact.md"]},
     )
-    plain = {"name": "desk", "questions": questions, "releases": ["desk@2", "desk@1"], "max_loss": {}}
+    plain = {"name": "desk", "questions": questions, "releases": ["desk@2", "desk@1"]}
     with serve(by_words(sixty="no", eighty="yes", Anna="yes")) as served:
         judge = judge_at(served)
         labels = write(tmp_path / "labels.jsonl", {"judge": "correct", "id": "tea", "label": True})
         settings = {"judges": [judge.model_dump()], "labels": labels, "floors": {"correct": 0.9}}
         done = evaluate(AnswersConfig.model_validate(plain | settings))
-        sent = json.dumps(served.asked)
+        sent = json.dumps(served.asked, ensure_ascii=False)
     name = version_of(judge, "m")
     assert done.decision == "passed"
     assert [scores[name] for scores in done.scores.values()] == [1.0, 0.5]
-    assert "‹e-mail_address›" in json.dumps(served.asked, ensure_ascii=False)
-    assert "harbour.org" not in sent
-    metrics = read_metrics(client, done.run_id)
-    kept = name.replace("@", "_at_")
-    assert (metrics[f"desk_1_{kept}"], metrics["desk_at_1_correct_tokens_in"], metrics[f"{kept}_labels"]) == (
-        0.5,
-        14,
-        1,
-    )
+    assert "‹e-mail_address›" in sent
+    assert ANNA not in sent
+    metrics, kept = read_metrics(client, done.run_id), name.replace("@", "_at_")
+    assert (metrics[f"desk_1_{kept}"], metrics["desk_1_correct_tokens_in"], metrics[f"{kept}_labels"]) == (0.5, 14, 1)
     assert json.loads(read_text(client, done.run_id, "judges.json"))[name]["answering_model"] == "m"
     table = json.loads(read_text(client, done.run_id, "answers.json"))
     column = table["columns"].index
-    assert [(row[column("release")], row[column("judge correct")]) for row in table["data"]] == [
-        ("desk@2", "yes"),
-        ("desk@2", "yes"),
-        ("desk@1", "no"),
-        ("desk@1", "yes"),
-    ]
+    assert [row[column("judge correct")] for row in table["data"]] == ["yes", "yes", "no", "yes"]
     assert {row[column("judge correct version")] for row in table["data"]} == {name}
     report = read_text(client, done.run_id, "report.md")
     assert f"| desk@2 | correct | {name} | Correctness | m | 2 | 0 | 14 | 6 |" in report
@@ -335,10 +310,8 @@ def test_an_evaluation_keeps_verdicts_versions_and_agreement_and_sends_no_person
     assert NEVER_COMPARED in report
 
     without = evaluate(AnswersConfig.model_validate(plain))
-    assert (without.judges, list(without.scores["desk@2"])) == (
-        {},
-        [each for each in done.scores["desk@2"] if each != name],
-    )
+    assert without.judges == {}
+    assert list(without.scores["desk@2"]) == [each for each in done.scores["desk@2"] if each != name]
     assert "## Judges" not in read_text(client, without.run_id, "report.md")
 
 

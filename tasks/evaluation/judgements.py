@@ -142,7 +142,7 @@ def tally(config: AnswersConfig, panel: Panel) -> list[dict[str, Any]]:
 def judge_numbers(config: AnswersConfig, panel: Panel) -> dict[str, float]:
     """The tally by release and judge; by version of a judge κ, its interval, and the labels."""
     found = {
-        f"{row['release']}_{row['judge']}_{what.replace(' ', '_')}": float(row[what])
+        f"{row['release'].replace('@', '_')}_{row['judge']}_{what.replace(' ', '_')}": float(row[what])
         for row in tally(config, panel)
         for what in ("without verdict", "tokens in", "tokens out")
     }
