@@ -42,7 +42,7 @@ def evaluate(config: AnswersConfig) -> Evaluated:
             for judge in config.judges:
                 with timed(seconds, f"ask {judge.name} about {release}"):
                     judged[release][judge.name] = assess(judge, release, whole(asked[release]))
-        panel = hear(config, labels, asked, judged)
+        panel = hear(judged, asked, labels, config.confidence)
         scores = score_all(config, asked, panel)
         done = summarise(config, asked, panel, scores, seconds, run_id)
         report = write_report(config, asked, panel, scores, done)

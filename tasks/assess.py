@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from prefect import task
 
 from tasks.answering.endpoint import EndpointGenerator
 from tasks.config.evaluation import JudgeConfig
-from tasks.evaluation.judgements import to_judge
+from tasks.evaluation.judgements import to_judge, version_of
 from tasks.evaluation.stages import Row
 from tasks.progress import progress
 from tasks.records import Judged, Judgement
@@ -40,7 +41,8 @@ def assess(judge: JudgeConfig, release: str, rows: Sequence[Row]) -> dict[str, J
     ):
         found = {}
         for question, judgement in zip(cases, pool.map(partial(ask, look), cases.values()), strict=True):
-            found[question] = judgement
-            verdicts[judgement.passed is not None] += 1
+            given = judgement.passed is not None
+            found[question] = replace(judgement, judge=version_of(judge, judgement.model)) if given else judgement
+            verdicts[given] += 1
             advance(1)
     return found

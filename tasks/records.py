@@ -227,6 +227,8 @@ class Judgement:
     """As the endpoint calls it; empty where nothing came back."""
     tokens_in: int = 0
     tokens_out: int = 0
+    judge: str = ""
+    """As ``name@version``; empty where there is no verdict."""
 
 
 @dataclass(frozen=True, slots=True)

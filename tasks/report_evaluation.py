@@ -18,7 +18,6 @@ from tasks.evaluation.judgements import (
     judge_numbers,
     score_judgements,
     tally,
-    version_of,
     versions,
 )
 from tasks.evaluation.scores import Score, comparable, compare_scores
@@ -45,8 +44,8 @@ def score_all(config: AnswersConfig, asked: Asked, panel: Panel) -> Scored:
     """Every score of every release, those by judges last."""
     scores = {release: score_rows(rows, config.confidence) for release, rows in asked.items()}
     for release, of in scores.items():
-        for judge in config.judges:
-            of |= score_judgements(judge, panel.by_release[release][judge.name], config.confidence)
+        for judgements in panel.by_release[release].values():
+            of |= score_judgements(judgements, config.confidence)
     return scores
 
 
@@ -64,7 +63,7 @@ def summarise(
             for release, of in scores.items()
         },
         addresses={release: dict(count_addresses(rows)) for release, rows in asked.items()},
-        judges=judge_numbers(config, panel),
+        judges=judge_numbers(panel),
         seconds=seconds,
         run_id=run_id,
     )
@@ -113,7 +112,7 @@ def keep_evaluation(config: AnswersConfig, asked: Asked, panel: Panel, done: Eva
         | ({JUDGES_FILE: json.dumps(versions(config, panel), indent=2)} if config.judges else {}),
     )
     rows = [
-        _as_record(release, row) | _verdicts(config, panel.by_release[release], row)
+        _as_record(release, row) | _verdicts(panel.by_release[release], row)
         for release, of in asked.items()
         for row in of
     ]
@@ -157,7 +156,7 @@ def _judges(config: AnswersConfig, panel: Panel) -> list[str]:
     agreed = agreement_table(panel.agreements, config.confidence)
     return [
         "## Judges",
-        table_of([{what: str(value) for what, value in row.items()} for row in tally(config, panel)]),
+        table_of([{what: str(value) for what, value in row.items()} for row in tally(panel)]),
         "\n".join(f"- {note}" for note in judge_notes(panel)),
         *(["## Agreement of people with the judges", table_of(agreed)] if agreed else []),
     ]
@@ -218,15 +217,15 @@ def _as_record(release: str, row: Row) -> dict[str, Any]:
     }
 
 
-def _verdicts(config: AnswersConfig, judged: Mapping[str, Judgements], row: Row) -> dict[str, str]:
+def _verdicts(judged: Mapping[str, Judgements], row: Row) -> dict[str, str]:
     """More columns of the table: by judge its verdict, its reason and its version."""
     columns: dict[str, str] = {}
-    for judge in config.judges:
-        judgement = judged[judge.name].get(row.query.id, Judgement(None, ""))
+    for judge, judgements in judged.items():
+        judgement = judgements.get(row.query.id, Judgement(None, ""))
         columns |= {
-            f"judge {judge.name}": {True: "yes", False: "no", None: ""}[judgement.passed],
-            f"judge {judge.name} because": judgement.why,
-            f"judge {judge.name} version": version_of(judge, judgement.model) if judgement.model else "",
+            f"judge {judge}": {True: "yes", False: "no", None: ""}[judgement.passed],
+            f"judge {judge} because": judgement.why,
+            f"judge {judge} version": judgement.judge,
         }
     return columns
 

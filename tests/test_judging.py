@@ -59,7 +59,8 @@ def row(question: str, text: str, expected: str = "eighty") -> Row:
 
 
 def verdicts(*passed: bool | None, model: str = "m") -> dict[str, Judgement]:
-    return {f"q{number}": Judgement(each, "", model) for number, each in enumerate(passed)}
+    version = version_of(judge_at(), model)
+    return {f"q{number}": Judgement(each, "", model, judge=version) for number, each in enumerate(passed)}
 
 
 def test_verdicts_become_a_score_with_its_interval_and_neither_refusals_nor_what_nobody_knows_are_judged(
@@ -71,10 +72,10 @@ def test_verdicts_become_a_score_with_its_interval_and_neither_refusals_nor_what
         answers = [row("hot", "Eighty."), row("cold", "Ninety."), row("warm", "Seventy."), row("red", "")]
         found = assess.fn(judge, "desk@1", [*answers, row("blue", "Nobody knows whether.", expected="")])
     assert found == {
-        name: Judgement(passed, "so I find", "m", 7, 3)
+        name: Judgement(passed, "so I find", "m", 7, 3, version_of(judge, "m"))
         for name, passed in (("hot", True), ("cold", False), ("warm", False))
     }
-    [(name, score)] = score_judgements(judge, found, 0.95).items()
+    [(name, score)] = score_judgements(found, 0.95).items()
     assert name == version_of(judge, "m")
     assert (score.rows, score.values) == (("hot", "cold", "warm"), (1.0, 0.0, 0.0))
     assert score.estimate.mean == pytest.approx(1 / 3)
@@ -108,7 +109,7 @@ def test_what_is_no_verdict_is_left_out_counted_and_named() -> None:
         rows = [row("failed", "Eighty."), row("hot", "Eighty."), row("odd", "Ninety."), row("warm", "Seventy.")]
         found = assess.fn(judge, "a@1", rows)
     assert [judgement.passed for judgement in found.values()] == [None, True, None, False]
-    [score] = score_judgements(judge, found, 0.95).values()
+    [score] = score_judgements(found, 0.95).values()
     assert score.rows == ("hot", "warm")
     [first, note] = judge_notes(Panel({"a@1": {"correct": found}}))
     assert first == NEVER_COMPARED
@@ -126,8 +127,8 @@ def test_an_answer_that_a_judge_takes_too_long_over_has_no_verdict() -> None:
 
 def test_a_judge_without_a_verdict_on_most_answers_has_no_score_and_is_asked_no_more() -> None:
     half, most = verdicts(True, None), verdicts(True, None, None)
-    assert len(score_judgements(judge_at(), half, 0.95)) == 1
-    assert score_judgements(judge_at(), most, 0.95) == {}
+    assert len(score_judgements(half, 0.95)) == 1
+    assert score_judgements(most, 0.95) == {}
     assert judge_notes(Panel({"a@1": {"correct": most}}))[1].endswith("Its score is not reported.")
     assert judge_suite(suite(judge_at(), floors={"correct": 0.5}), {"a@1": {}})[0] == "failed"
     with serve(lambda turns: [{"content": "Let me think."}]) as served:
@@ -147,15 +148,14 @@ def test_another_scorer_instruction_or_model_makes_another_version() -> None:
 
 def test_scores_of_two_versions_of_a_judge_are_never_compared() -> None:
     """The endpoint has another model for the second release."""
-    judge = judge_at()
     judged = {"a@1": verdicts(*[False] * 40, model="m1"), "b@1": verdicts(*[True] * 40, model="m2")}
-    scores = {release: score_judgements(judge, of, 0.95) for release, of in judged.items()}
+    scores = {release: score_judgements(of, 0.95) for release, of in judged.items()}
     assert comparable(scores["a@1"], scores["b@1"]) == {}
-    config = suite(judge, max_loss={"correct": 0.1})
+    config = suite(judge_at(), max_loss={"correct": 0.1})
     decision, [reason] = judge_suite(config, scores)
     assert decision == "failed"
     assert "cannot be compared" in reason
-    same = {release: score_judgements(judge, verdicts(*[release == "b@1"] * 40), 0.95) for release in judged}
+    same = {release: score_judgements(verdicts(*[release == "b@1"] * 40), 0.95) for release in judged}
     assert judge_suite(config, same)[1][0].startswith("A loss of more than 0.100 that is no noise: correct@")
 
 
@@ -163,7 +163,7 @@ def test_a_model_that_changes_half_way_gives_two_scores() -> None:
     with serve(lambda turns: says("yes", model="m2" if "Ninety" in turns[-1] else "m1")) as served:
         judge = judge_at(served)
         found = assess.fn(judge, "a@1", [row("hot", "Eighty."), row("cold", "Ninety."), row("warm", "Eighty.")])
-    scores = score_judgements(judge, found, 0.95)
+    scores = score_judgements(found, 0.95)
     assert {name: score.rows for name, score in scores.items()} == {
         version_of(judge, "m1"): ("hot", "warm"),
         version_of(judge, "m2"): ("cold",),
@@ -172,8 +172,7 @@ def test_a_model_that_changes_half_way_gives_two_scores() -> None:
 
 def test_two_releases_are_compared_on_the_answers_that_have_a_verdict_in_both() -> None:
     ours, theirs = (
-        score_judgements(judge_at(), of, 0.95)
-        for of in (verdicts(True, None, False, True), verdicts(False, True, False))
+        score_judgements(of, 0.95) for of in (verdicts(True, None, False, True), verdicts(False, True, False))
     )
     [(one, two)] = comparable(ours, theirs).values()
     assert (one.rows, one.values, two.values) == (("q0", "q2"), (1.0, 0.0), (0.0, 0.0))
@@ -216,12 +215,12 @@ def test_a_label_counts_once_for_the_answer_that_was_read(tmp_path: Path) -> Non
         "b@1": [row("hot", "Eighty."), row("cold", "Nine."), row("warm", "Seven.")],
     }
     said = {
-        release: {"correct": {name: Judgement(passed, "", "m") for name in ("hot", "cold", "warm")}}
+        release: {"correct": {name: Judgement(passed, "", judge="correct@1") for name in ("hot", "cold", "warm")}}
         for release, passed in (("a@1", False), ("b@1", True))
     }
-    panel = hear(suite(judge_at()), load_labels(file, ["correct"]), asked, said)
+    panel = hear(said, asked, load_labels(file, ["correct"]), 0.95)
     [found] = panel.agreements
-    assert found.judge == version_of(judge_at(), "m")
+    assert found.judge == "correct@1"
     assert found.counts == {(True, True): 1, (False, False): 1}
     assert judge_notes(panel)[-1] == "1 of 3 labels are of no answer that has a verdict, and are left out."
 
@@ -304,7 +303,7 @@ def test_an_evaluation_keeps_verdicts_versions_and_agreement_and_sends_no_person
     assert [row[column("judge correct")] for row in table["data"]] == ["yes", "yes", "no", "yes"]
     assert {row[column("judge correct version")] for row in table["data"]} == {name}
     report = read_text(client, done.run_id, "report.md")
-    assert f"| desk@2 | correct | {name} | Correctness | m | 2 | 0 | 14 | 6 |" in report
+    assert f"| desk@2 | correct | {name} | m | 2 | 0 | 14 | 6 |" in report
     assert f"| {name} | desk@1 | 2 | +0.500 |" in report
     assert "too few labels" in report
     assert NEVER_COMPARED in report

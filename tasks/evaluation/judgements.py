@@ -66,33 +66,30 @@ def version_of(judge: JudgeConfig, model: str) -> str:
     return f"{judge.name}@{sha256(json.dumps(describe(judge, model)).encode()).hexdigest()[:8]}"
 
 
-def by_version(judge: JudgeConfig, judgements: Judgements) -> dict[str, dict[str, bool]]:
-    """By version of the judge, then by question, the verdicts: an endpoint may change its model at any time."""
-    found: dict[str, dict[str, bool]] = {}
-    for question, judgement in judgements.items():
-        if judgement.passed is not None:
-            found.setdefault(version_of(judge, judgement.model), {})[question] = judgement.passed
-    return found
+def score_judgements(judgements: Judgements, confidence: float) -> dict[str, Score]:
+    """The share of answers that pass, by version of the judge: an endpoint may change its model at any time.
 
-
-def score_judgements(judge: JudgeConfig, judgements: Judgements, confidence: float) -> dict[str, Score]:
-    """The share of answers that pass, by version of the judge; none where over half of the answers have no verdict."""
+    None where over half of the answers have no verdict.
+    """
     if 2 * len(_without_verdict(judgements)) > len(judgements):
         return {}
+    found: dict[str, dict[str, float]] = {}
+    for question, judgement in judgements.items():
+        if judgement.passed is not None:
+            found.setdefault(judgement.judge, {})[question] = float(judgement.passed)
     return {
-        name: make_score(name, list(passed), [float(each) for each in passed.values()], confidence=confidence)
-        for name, passed in by_version(judge, judgements).items()
+        name: make_score(name, list(passed), list(passed.values()), confidence=confidence)
+        for name, passed in found.items()
     }
 
 
 def hear(
-    config: AnswersConfig,
-    labels: Sequence[Label],
-    asked: Mapping[str, Sequence[Row]],
     by_release: Mapping[str, Mapping[str, Judgements]],
+    asked: Mapping[str, Sequence[Row]],
+    labels: Sequence[Label],
+    confidence: float,
 ) -> Panel:
     """The judgements with how far people agree; a label counts once, for the first release whose answer it is of."""
-    judges = {judge.name: judge for judge in config.judges}
     pairs: dict[str, list[tuple[bool, bool]]] = {}
     for label in labels:
         for judgement in (
@@ -102,16 +99,15 @@ def hear(
             if label.is_of(row)
         ):
             if judgement and judgement.passed is not None:
-                name = version_of(judges[label.judge], judgement.model)
-                pairs.setdefault(name, []).append((label.label, judgement.passed))
+                pairs.setdefault(judgement.judge, []).append((label.label, judgement.passed))
                 break
-    return Panel(by_release, [agree(name, of, config.confidence) for name, of in pairs.items()], len(labels))
+    return Panel(by_release, [agree(name, of, confidence) for name, of in pairs.items()], len(labels))
 
 
 def versions(config: AnswersConfig, panel: Panel) -> dict[str, dict[str, str]]:
     """By ``name@version``, what each judge is that gave a verdict."""
     return {
-        version_of(judge, judgement.model): describe(judge, judgement.model)
+        judgement.judge: describe(judge, judgement.model)
         for of in panel.by_release.values()
         for judge in config.judges
         for judgement in of[judge.name].values()
@@ -119,31 +115,29 @@ def versions(config: AnswersConfig, panel: Panel) -> dict[str, dict[str, str]]:
     }
 
 
-def tally(config: AnswersConfig, panel: Panel) -> list[dict[str, Any]]:
+def tally(panel: Panel) -> list[dict[str, Any]]:
     """By release and judge: how many answers it was asked about, on how many it gave no verdict, and the tokens."""
     return [
         {
             "release": release,
-            "judge": judge.name,
-            "version": ", ".join(by_version(judge, judgements)),
-            "scorer": judge.scorer,
-            "model": ", ".join(sorted({each.model for each in judgements.values()} - {""})) or judge.endpoint.model,
+            "judge": judge,
+            "version": ", ".join(sorted({each.judge for each in judgements.values()} - {""})),
+            "model": ", ".join(sorted({each.model for each in judgements.values()} - {""})),
             "answers": len(judgements),
             "without verdict": len(_without_verdict(judgements)),
             "tokens in": sum(each.tokens_in for each in judgements.values()),
             "tokens out": sum(each.tokens_out for each in judgements.values()),
         }
         for release, of in panel.by_release.items()
-        for judge in config.judges
-        for judgements in [of[judge.name]]
+        for judge, judgements in of.items()
     ]
 
 
-def judge_numbers(config: AnswersConfig, panel: Panel) -> dict[str, float]:
+def judge_numbers(panel: Panel) -> dict[str, float]:
     """The tally by release and judge; by version of a judge κ, its interval, and the labels."""
     found = {
         f"{row['release'].replace('@', '_')}_{row['judge']}_{what.replace(' ', '_')}": float(row[what])
-        for row in tally(config, panel)
+        for row in tally(panel)
         for what in ("without verdict", "tokens in", "tokens out")
     }
     for agreement in panel.agreements:
