@@ -6,6 +6,7 @@ import numpy as np
 from prefect import task
 
 from tasks.answering.assistant import SPARE, Assistant
+from tasks.answering.filters import redact
 from tasks.config.settings import find_home
 from tasks.evaluation.golden import GoldenQuery, document_of
 from tasks.evaluation.releases import is_relevant
@@ -44,7 +45,13 @@ def _ask(assistant: Assistant, query: GoldenQuery) -> Row:
         whole=whole,
         without=assistant.answer_from(query.query, others[:read]),
         similarity=_similarity(assistant, query.query, whole),
+        expected=_expected(assistant, query),
     )
+
+
+def _expected(assistant: Assistant, query: GoldenQuery) -> str:
+    text, filters = " or ".join(query.answers), assistant.policy.filters
+    return text if filters.answer == "off" else redact(text, filters.allowed)[0]
 
 
 def _sources(assistant: Assistant, query: GoldenQuery, count: int) -> list[Passage]:

@@ -199,6 +199,36 @@ class Generated:
     """Geometric mean of the probabilities of the tokens written, where the model tells."""
     cut: bool = False
     """Whether it has no end, because a language model wrote as much as it may."""
+    model: str = ""
+    """The name by which an endpoint calls the model that wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer as a language model reads it that judges it."""
+
+    question: str
+    answer: str
+    passages: tuple[str, ...]
+    """The texts that the answer was made from."""
+    expected: str = ""
+    """The right answer, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a language model said of an answer."""
+
+    passed: bool | None
+    """None where it failed, or what it said is no verdict."""
+    why: str
+    """Its reason, or what went wrong."""
+    model: str = ""
+    """As the endpoint calls it; empty where nothing came back."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    judge: str = ""
+    """As ``name@version``; empty where there is no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +470,8 @@ class Evaluated:
     """By release, as ``name@number``, then by score."""
     addresses: dict[str, dict[str, int]]
     """By release, how many questions failed where."""
+    judges: dict[str, float] = field(default_factory=dict)
+    """Of language models that judge: by release the answers without a verdict and the tokens; agreement with people."""
     seconds: dict[str, float] = field(default_factory=dict)
     run_id: str = ""
     """In MLflow."""

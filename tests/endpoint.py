@@ -30,12 +30,12 @@ def _respond(answer: Answer, body: dict[str, Any]) -> dict[str, Any]:
         return {}
     [said] = answer([turn["content"] for turn in body["messages"]])
     likely = [{"token": "", "logprob": each, "top_logprobs": []} for each in said.pop("logprobs", ())]
-    reason = said.pop("finish_reason", "stop")
+    reason, model = said.pop("finish_reason", "stop"), said.pop("model", "m")
     choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", **said}}
     if likely and body.get("logprobs"):
         choice["logprobs"] = {"content": likely, "refusal": None}
     used = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": used}
+    return {"id": "1", "object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": used}
 
 
 @dataclass

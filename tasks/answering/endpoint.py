@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletion
 
 from tasks.answering.generators import Turn
 from tasks.answering.structured import AnswerSchema
-from tasks.config.answering import GeneratorConfig
+from tasks.config.answering import EndpointConfig
 from tasks.errors import ModelError, SchemaError
 from tasks.records import Generated, Passage
 
@@ -24,7 +24,7 @@ class EndpointGenerator:
     """Safe to use from several threads. An adapter is asked for by name and version, as in ``support-v3``."""
 
     def __init__(
-        self, config: GeneratorConfig, adapter: str = "", files: Path | None = None, *, confident: bool = False
+        self, config: EndpointConfig, adapter: str = "", files: Path | None = None, *, confident: bool = False
     ) -> None:
         """With `files`, the adapter's folder, the endpoint loads it now, and unloads it when this generator is gone.
 
@@ -75,6 +75,7 @@ class EndpointGenerator:
             used.completion_tokens if used else 0,
             self._confidence(done) if self._confident else None,
             done.choices[0].finish_reason == "length",
+            done.model,
         )
 
     def _confidence(self, done: ChatCompletion) -> float:

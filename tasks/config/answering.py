@@ -27,7 +27,22 @@ class PromptConfig(Strict):
     """The user's turn, with the same variables."""
 
 
-class GeneratorConfig(Strict):
+class EndpointConfig(Strict):
+    """A language model behind an OpenAI-compatible address."""
+
+    base_url: str = Field(min_length=1)
+    """Of the endpoint, ending in /v1."""
+    model: str = Field(min_length=1)
+    """Name of the model at the endpoint."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the endpoint's key."""
+    timeout_seconds: float = Field(60, gt=0)
+    """How long an endpoint may take."""
+    max_new_tokens: int = Field(1024, ge=1, le=32_768)
+    """Longest answer of a language model."""
+
+
+class GeneratorConfig(EndpointConfig):
     """What writes the answers."""
 
     kind: Literal["extractive", "transformers", "endpoint"] = "extractive"
@@ -41,10 +56,6 @@ class GeneratorConfig(Strict):
     """Of an endpoint, ending in /v1."""
     model: str = ""
     """Name of the model at the endpoint."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the endpoint's key."""
-    timeout_seconds: float = Field(60, gt=0)
-    """How long an endpoint may take."""
     load_adapter: bool = False
     """Let the endpoint, a vLLM on this machine's files, load the release's adapter and unload it afterwards. Otherwise
     it must have been started with it, under a name such as support-v3."""

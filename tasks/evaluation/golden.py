@@ -9,16 +9,14 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
-from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from tasks.errors import ConfigError
+from tasks.evaluation.lines import SHOWN, Text, bad_lines, fit, read_lines, read_object
 
-SHOWN = 10
-"""Bad lines listed in one message."""
-
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+GOLDEN_FILE = "golden file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +68,10 @@ def load_golden(path: Path | str) -> list[GoldenQuery]:
     Raises:
         ConfigError: the file cannot be read, is empty, or has bad or repeated lines; up to ten are named.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise ConfigError(f"golden file {path}: cannot be read ({error.strerror}); check `golden`") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"golden file {path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    queries: list[GoldenQuery] = []
-    problems: dict[int, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                queries.append(_parse_line(line, number))
-            except ValueError as error:
-                problems[number] = str(error)
+    queries, problems = read_lines(path, GOLDEN_FILE, _parse_line)
     problems |= _repeated(queries)
     if problems:
-        raise ConfigError(_bad_lines(path, sorted(problems.items())[:SHOWN], len(problems)))
+        raise ConfigError(bad_lines(path, GOLDEN_FILE, sorted(problems.items()), len(problems)))
     if not queries:
         raise ConfigError(
             f"golden file {path} is empty: write one JSON object a line, "
@@ -111,7 +96,7 @@ def check_known(queries: Sequence[GoldenQuery], known_documents: Collection[str]
     if unknown:
         # The search for near matches is slow over many documents, so only what is shown is looked up.
         shown = [(line, f"unknown document {wanted!r}{_hint(wanted, known)}") for line, wanted in unknown[:SHOWN]]
-        raise ConfigError(_bad_lines(path, shown, len(unknown)))
+        raise ConfigError(bad_lines(path, GOLDEN_FILE, shown, len(unknown)))
 
 
 def document_of(relevant: str) -> str:
@@ -175,26 +160,10 @@ def write_golden(path: Path | str, queries: Iterable[GoldenQuery]) -> None:
 
 
 def _parse_line(line: str, number: int) -> GoldenQuery:
-    try:
-        raw = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
-    if not isinstance(raw, dict):
-        raise ValueError("not a JSON object with `query` and `relevant`")
-    for key in raw:
-        if key not in _KEYS:
-            near = get_close_matches(key, _KEYS, n=1)
-            raise ValueError(f"unknown key {key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    raw = read_object(line, _KEYS, "`query` and `relevant`")
     if "id" not in raw:
         raw["id"] = _make_id(raw.get("query"), raw.get("tenant"))
-    try:
-        return _LINE.validate_python(raw | {"line": number})
-    except ValidationError as error:
-        raise ValueError("; ".join(_sentence(part) for part in error.errors())) from error
-
-
-def _sentence(part: Any) -> str:
-    return f"`{'.'.join(str(key) for key in part['loc'])}`: {part['msg'].lower()}"
+    return fit(_LINE, raw | {"line": number})
 
 
 def _make_id(query: object, tenant: object) -> str:
@@ -214,13 +183,6 @@ def _repeated(queries: Sequence[GoldenQuery]) -> dict[int, str]:
         elif same_id != query.line:
             problems[query.line] = f"the id {query.id!r} stands on line {same_id} already"
     return problems
-
-
-def _bad_lines(path: Path | str, shown: Sequence[tuple[int, str]], total: int) -> str:
-    lines = [f"line {number}: {problem}" for number, problem in shown]
-    if total > len(shown):
-        lines.append(f"and {total - len(shown)} more")
-    return "\n  ".join([f"golden file {path}: {total} to mend", *lines])
 
 
 def _hint(wanted: str, known: Collection[str]) -> str:

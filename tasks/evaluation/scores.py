@@ -1,6 +1,7 @@
 """One score of one contender, by row and as a whole, and the comparison of two contenders by it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.evaluation.statistics import Comparison, Estimate, Statistic, compare_rows, estimate, macro_f1, weighted_mean
@@ -28,6 +29,9 @@ SUITE = "suite: "
 
 LOSSES = (HELD_OUT_LOSS, GENERAL_LOSS)
 """Scores of which lower is better."""
+
+JUDGE = re.compile(r"(.+)@[0-9a-f]{8}")
+"""The name of a judge's score: the judge's, and its version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,38 @@ def compare_scores(candidate: Score, other: Score, confidence: float = 0.95) -> 
         _statistic(candidate.name),
         lower_is_better=candidate.name in LOSSES,
     )
+
+
+def is_called(score: str, name: str) -> bool:
+    """Whether a configuration means this score by a name: its own, or that of the judge it is by."""
+    return name in (score, judge_of(score))
+
+
+def judge_of(name: str) -> str | None:
+    """The judge whose score this is the name of, if it is a judge's."""
+    found = JUDGE.fullmatch(name)
+    return found[1] if found else None
+
+
+def comparable(ours: Mapping[str, Score], theirs: Mapping[str, Score]) -> dict[str, tuple[Score, Score]]:
+    """By name the scores of two contenders that can be compared, because they are of the same rows.
+
+    A judge need not have a verdict on every row: its scores are on the rows where it has one on both. Scores of two
+    judges, or of two versions of one, are never here, because they have different names.
+    """
+    found = {}
+    for name, our in ours.items():
+        their = theirs.get(name)
+        if their and judge_of(name):
+            our, their = _on(our, their.rows), _on(their, our.rows)
+        if their and our.rows and our.rows == their.rows:
+            found[name] = our, their
+    return found
+
+
+def _on(score: Score, rows: Sequence[str]) -> Score:
+    kept = {row: value for row, value in zip(score.rows, score.values, strict=True) if row in rows}
+    return make_score(score.name, list(kept), list(kept.values()), confidence=score.confidence)
 
 
 def _statistic(name: str) -> Statistic:

@@ -11,7 +11,7 @@ from tasks.evaluation.gate import judge_loss
 from tasks.evaluation.golden import GoldenQuery, document_of
 from tasks.evaluation.releases import QUESTIONS, is_relevant
 from tasks.evaluation.retrieval import score as score_retrieval
-from tasks.evaluation.scores import Score, compare_scores, make_score
+from tasks.evaluation.scores import Score, comparable, compare_scores, is_called, make_score
 from tasks.evaluation.texts import exact_match, holds, share_held, token_f1
 from tasks.records import Answer, Passage
 
@@ -46,6 +46,8 @@ class Row:
     """End to end, as if the relevant documents were not there: right if refused."""
     similarity: float
     """Cosine of question and answer, by the embedder of the release's index; 0 for a refusal."""
+    expected: str = ""
+    """The short answers as the release's filters would let them be said: as a judge may read them."""
 
     @property
     def right(self) -> bool:
@@ -127,12 +129,14 @@ def judge_suite(
     fine: list[str] = []
     for name, max_loss in config.max_loss.items():
         for other, theirs in others:
-            if name not in ours or not ours[name].rows or ours[name].rows != theirs[name].rows:
-                failed.append(f"{name} of {first} and {other} cannot be compared: it is not of the same questions.")
-                continue
-            comparison = compare_scores(ours[name], theirs[name], config.confidence)
-            decision, sentence = judge_loss(comparison, other, max_loss, QUESTIONS)
-            (fine if decision == "promote" else failed).append(sentence)
+            pairs = [pair for each, pair in comparable(ours, theirs).items() if is_called(each, name)]
+            if not pairs:
+                why = "it is not of the same questions, or of two versions of a judge"
+                failed.append(f"{name} of {first} and {other} cannot be compared: {why}.")
+            for pair in pairs:
+                comparison = compare_scores(*pair, config.confidence)
+                decision, sentence = judge_loss(comparison, other, max_loss, QUESTIONS)
+                (fine if decision == "promote" else failed).append(sentence)
     if failed:
         return "failed", (*failed, *fine)
     return "passed", (*fine, "No floor was missed.") if config.floors else tuple(fine)
@@ -140,12 +144,14 @@ def judge_suite(
 
 def _below_floors(floors: Mapping[str, float], scores: Mapping[str, Score]) -> Iterator[str]:
     for name, floor in floors.items():
-        if name not in scores:
+        meant = [score for each, score in scores.items() if is_called(each, name)]
+        if not meant:
             yield f"There is no score {name}: there are {', '.join(scores)}."
-        elif not scores[name].rows:
-            yield f"{name} has a floor of {floor:.3f}, and no question that it is about."
-        elif not scores[name].estimate.mean >= floor:  # NaN passes no floor
-            yield f"{name} {scores[name].estimate.mean:.3f} is below its floor of {floor:.3f}."
+        for score in meant:
+            if not score.rows:
+                yield f"{name} has a floor of {floor:.3f}, and no question that it is about."
+            elif not score.estimate.mean >= floor:  # NaN passes no floor
+                yield f"{score.name} {score.estimate.mean:.3f} is below its floor of {floor:.3f}."
 
 
 def count_addresses(rows: Sequence[Row]) -> Counter[str]:
