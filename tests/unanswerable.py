@@ -4,12 +4,13 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
+from tasks.answering.conflicts import find_conflict
 from tasks.answering.extractive import ExtractiveGenerator
 from tasks.answering.grounding import Calibrated, Example, calibrate
 from tasks.answering.sentences import content_words, split
@@ -76,14 +77,15 @@ def _score(calibrated: Calibrated, pairs: Sequence[tuple[Asked, list[Passage]]])
     generator = ExtractiveGenerator(GeneratorConfig().sentences)
     refusals = {True: 0, False: 0}
     answered = {True: 0, False: 0}
-    first = some = every = quoted = 0
+    first = some = every = quoted = differing = planted = 0
     seconds = []
-    for asked, passages in pairs:
+    for (asked, passages), (other, _) in zip(pairs, [*pairs[1:], pairs[0]], strict=True):
         split.cache_clear()
         content_words.cache_clear()
         start = perf_counter()
         refused = calibrated.grounding.probability(asked.question, passages) < calibrated.grounding.threshold
         text = generator.answer(asked.question, passages, []).text
+        differ = bool(find_conflict(asked.question, passages))
         seconds.append(perf_counter() - start)
         (refusals if refused else answered)[asked.answerable] += 1
         if not refused and asked.answerable:
@@ -91,6 +93,8 @@ def _score(calibrated: Calibrated, pairs: Sequence[tuple[Asked, list[Passage]]])
             holds = [any(answer in passage for answer in asked.answers) for passage in cited]
             first, some, every = first + holds[0], some + any(holds), every + all(holds)
             quoted += any(answer in text for answer in asked.answers)
+            differing += differ
+            planted += bool(find_conflict(asked.question, [*passages[:-1], _contradicting(asked, other, passages)]))
     return {
         "questions": len(pairs),
         "unanswerable": refusals[False] + answered[False],
@@ -102,7 +106,16 @@ def _score(calibrated: Calibrated, pairs: Sequence[tuple[Asked, list[Passage]]])
         "any citation holds the answer": some / answered[True],
         "every citation holds the answer": every / answered[True],
         "quotation holds the answer": quoted / answered[True],
+        "differing sources shown, though none differ": differing / answered[True],
+        "differing sources shown, one planted": planted / answered[True],
         "first citation, of all answered": first / sum(answered.values()),
         "p50 ms": 1000 * float(np.percentile(seconds, 50)),
         "p95 ms": 1000 * float(np.percentile(seconds, 95)),
     }
+
+
+def _contradicting(asked: Asked, other: Asked, passages: Sequence[Passage]) -> Passage:
+    """A page that says of what was asked what answers another question; the first passage, where none has the answer."""
+    [answer, *_], [wrong, *_] = asked.answers, other.answers
+    page = next((passage for passage in passages if answer in passage.text), passages[0])
+    return replace(page, id="planted#0", document="planted", text=page.text.replace(answer, wrong))
