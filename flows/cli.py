@@ -22,6 +22,7 @@ from tasks.config.settings import Home, find_home, prepare_environment
 from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, TandemError
 
 if TYPE_CHECKING:
+    from tasks.answering.service.keys import Key
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
     from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
@@ -462,14 +463,28 @@ def keys_add(
     right: Annotated[
         list[str] | None, typer.Option(help="What it may do, again for each: chat, search, feedback, monitor.")
     ] = None,
+    per_minute: Annotated[
+        int | None, typer.Option(min=0, help="Requests in a minute, 0 for any number, instead of the settings'.")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=0, help="Requests at the same time, 0 for any number, instead of the settings'.")
+    ] = None,
     config: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Make a key. It is shown this once, and kept nowhere; by default it may chat, search and give feedback."""
     from tasks.answering.service.keys import add_key
 
-    key, secret = add_key(_keys_file(config), owner, tenant or None, tuple(right or ("chat", "search", "feedback")))
-    told = {"id": key.id, "key": secret, "name": key.name, "tenant": key.tenant, "rights": list(key.rights)}
+    rights = tuple(right or ("chat", "search", "feedback"))
+    key, secret = add_key(
+        _keys_file(config),
+        owner,
+        tenant or None,
+        rights,
+        requests_per_minute=per_minute,
+        requests_at_once=at_once,
+    )
+    told = _key_as_json(key) | {"key": secret}
     reach = f"of {tenant}" if tenant else "of every tenant"
     _show(
         as_json,
@@ -484,9 +499,21 @@ def keys_list(config: Settings = None, as_json: Json = False) -> None:
     from tasks.answering.service.keys import read_keys
 
     known = list(read_keys(_keys_file(config)).values())
-    rows = [[key.id, key.name, key.tenant, ", ".join(key.rights), _local(key.created)] for key in known]
-    told = [{"id": key.id, "name": key.name, "tenant": key.tenant, "rights": list(key.rights)} for key in known]
-    _show(as_json, {"keys": told}, lambda: _table(["id", "name", "tenant", "rights", "made"], rows))
+    rows = [
+        [
+            key.id,
+            key.name,
+            key.tenant,
+            ", ".join(key.rights),
+            key.requests_per_minute,
+            key.requests_at_once,
+            _local(key.created),
+        ]
+        for key in known
+    ]
+    columns = ["id", "name", "tenant", "rights", "per minute", "at once", "made"]
+    told = [_key_as_json(key) for key in known]
+    _show(as_json, {"keys": told}, lambda: _table(columns, rows))
 
 
 @keys.command("revoke")
@@ -528,6 +555,11 @@ def _service_config(name: str, file: Path | None, changes: Mapping[str, Any]) ->
     config = load_config(chosen, ServiceConfig) if chosen else ServiceConfig()
     given = {key: value for key, value in changes.items() if value is not None}
     return parse_config(config.model_dump() | given, ServiceConfig, "the command line")
+
+
+def _key_as_json(key: "Key") -> dict[str, Any]:
+    hidden = ("sha256", "created")
+    return {name: value for name, value in asdict(key).items() if name not in hidden}
 
 
 def _keys_file(config: Path | None) -> Path:

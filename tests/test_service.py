@@ -15,11 +15,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.tracing.client import TracingClient
 
+from tasks.answering.assistant import Assistant
 from tasks.answering.service.keys import add_key, read_keys, revoke_key
 from tasks.answering.service.tracing import Traces, record_of
 from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import Home
 from tasks.errors import ConfigError, ModelError, RegistryError
+from tasks.records import Passage
 from tasks.registry.connection import connect, registry
 from tasks.registry.traces import TraceRecord
 from tasks.registry.versions import load_manifest, register_prompt
@@ -385,6 +387,86 @@ def test_one_request_too_many_is_told_so_at_once_and_a_late_answer_is_given_up(s
         assert serving.ask().status_code == 200
 
 
+def limited(said: httpx.Response, limit: str) -> int:
+    """The seconds after which a request that was refused by this limit may come again."""
+    error = said.json()["error"]
+    assert (said.status_code, error["type"], error["code"]) == (429, "rate_limit_error", "rate_limit_exceeded")
+    assert error["message"].startswith(f"{limit} is ")
+    return int(said.headers["Retry-After"])
+
+
+def test_a_key_over_its_pace_is_told_when_to_come_back_and_the_others_are_answered(shared: Home) -> None:
+    file = shared.root / "paced.json"
+    rights = ("chat", "search", "feedback", "monitor")
+    (hasty, key), (_, other) = (add_key(file, name, None, rights) for name in ("hasty", "other"))
+    _, own = add_key(file, "own", None, ("search",), requests_per_minute=1)
+    _, free = add_key(file, "free", None, ("search",), requests_per_minute=0)
+    with served(shared, keys="paced.json", limits={"requests_per_minute": 2}) as serving:
+        for number in range(20):
+            assert serving.search(key=f"tandem_{number:08x}_unknown").status_code == 401
+        assert serving.service.pace._bucket.cache_info().currsize == 0  # strangers are not remembered
+        assert [serving.search(key=key).status_code, serving.ask(key=key).status_code] == [200, 200]
+        for refused in (serving.search(key=key), serving.ask(key=key), serving.ask(key=key, stream=True)):
+            assert 25 <= limited(refused, "requests_per_minute") <= 30  # every half minute one
+        assert serving.http.post("/v1/feedback", json={"id": "1"}, headers=bearer(key)).status_code == 429
+        assert serving.search(key=other).status_code == 200
+        assert [serving.search(key=own).status_code for _ in range(2)] == [200, 429]
+        assert {serving.search(key=free).status_code for _ in range(5)} == {200}
+        figures = serving.http.get("/metrics", headers=bearer(key))  # who monitors is not slowed down
+        assert 'tandem_limited_total{limit="requests_per_minute"} 5.0' in figures.text
+        assert serving.ready(key)["status"] == "ready"
+    assert read_keys(file)[hasty.id].requests_per_minute is None
+
+
+def test_openais_own_client_comes_back_when_it_may(shared: Home) -> None:
+    with served(shared, limits={"requests_per_minute": 60}) as serving:
+        while serving.search(k=1).status_code != 429:  # without keys it is one limit for everybody
+            pass
+        with client_of(serving) as client:
+            with pytest.raises(openai.RateLimitError, match="requests_per_minute is 60"):
+                client.models.list()
+            refused = serving.metric("tandem_limited_total{")
+            begun = time.monotonic()
+            patient = client.with_options(max_retries=1)
+            done = patient.chat.completions.create(model=NAME, messages=[{"role": "user", "content": QUESTION}])
+        assert done.model == "desk@2"
+        assert 0.9 < time.monotonic() - begun < 10
+        assert serving.metric("tandem_limited_total{") == refused + 1
+
+
+def test_a_key_that_waits_for_as_many_answers_as_it_may_leaves_room_for_others(
+    shared: Home, keys: dict[str, str]
+) -> None:
+    release, search = threading.Event(), Assistant.search
+
+    def hang(self: Assistant, question: str, tenant: str | None = None) -> Sequence[Passage]:
+        assert tenant != "north" or release.wait(60)
+        return search(self, question, tenant)
+
+    limits = {"workers": 3, "waiting": 0, "requests_at_once": 2, "seconds": 2}
+    with (
+        served(shared, keys="keys/file.json", limits=limits) as serving,
+        ThreadPoolExecutor(2) as pool,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(Assistant, "search", hang)
+        held = [pool.submit(serving.ask, key=keys["north"]) for _ in range(2)]
+        wait_for(lambda: serving.service.admission.taken == 2)
+        refused = serving.ask(key=keys["north"])
+        assert limited(refused, "requests_at_once") == 1
+        assert refused.elapsed.total_seconds() < 1
+        assert serving.ask(key=keys["south"]).status_code == 200
+        assert [each.result().status_code for each in held] == [504, 504]
+        assert serving.ask(key=keys["north"]).status_code == 429  # what hangs keeps its place
+        release.set()
+        wait_for(lambda: serving.service.admission.taken == 0)
+        assert serving.ask(key=keys["north"]).status_code == 200
+        wait_for(lambda: serving.service.admission.taken == 0)
+        assert serving.service.admission._by_key == {}
+        figures = serving.http.get("/metrics", headers=bearer(keys["prometheus"])).text
+        assert 'tandem_limited_total{limit="requests_at_once"} 2.0' in figures
+
+
 def test_a_model_that_does_not_answer_is_a_status_before_the_first_byte(desk: Serving) -> None:
     def fail(*_: object) -> None:
         raise ModelError("big at http://10.0.0.1 does not answer: it was sent a passage about tea")
@@ -398,10 +480,11 @@ def test_a_model_that_does_not_answer_is_a_status_before_the_first_byte(desk: Se
 
 
 def test_the_command_makes_shows_and_revokes_keys(ready_home: Home, tandem: Tandem) -> None:
-    made = tandem("keys", "add", "ferry desk", "--tenant", "south", "--right", "search", "--json").json
+    made = tandem("keys", "add", "ferry desk", "--tenant", "south", "--right", "search", "--at-once", 4, "--json").json
     file = ServiceConfig().keys_file(ready_home)
     [key] = read_keys(file).values()
     assert (key.id, key.name, key.tenant, key.rights) == (made["id"], "ferry desk", "south", ("search",))
+    assert (key.requests_per_minute, key.requests_at_once) == (None, 4)
     assert made["key"] not in file.read_text()
     listed = tandem("keys", "list").out
     assert "ferry desk" in listed

@@ -144,9 +144,7 @@ async def chat(asked: ChatRequest, request: Request, key: Asking, service: Servi
     request.scope["tandem"]["id"] = answer_id
     tags = {TENANT_TAG: tenant or "", KEY_TAG: key.id}
     wanted = Asked(question, tenant, asked.cite, conversation)
-    answer = await service.admission.run(
-        partial(_answer, service, wanted, asked.response_format, answer_id, tags), service.config.limits.seconds
-    )
+    answer = await service.run(key, partial(_answer, service, wanted, asked.response_format, answer_id, tags))
     service.metrics.answered(answer)
     head = {"id": answer_id, "created": int(time.time()), "model": answer.versions["release"]}
     headers = {"Server-Timing": ", ".join(f"{step};dur={lasted * 1000:.3f}" for step, lasted in answer.seconds.items())}

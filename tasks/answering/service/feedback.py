@@ -42,7 +42,8 @@ async def feedback(
         raise ServiceError(400, "say something of the answer: a thumb (up, down) or a correction", "empty", "thumb")
     if said.comment and said.thumb is None:
         raise ServiceError(400, "a comment goes with a thumb: up or down", "empty", "thumb")
-    kept = await service.desk.run(partial(_keep, service, said, key), SECONDS)
+    at_once = service.limit_of(key, "requests_at_once")
+    kept = await service.desk.run(partial(_keep, service, said, key), SECONDS, key.id, at_once)
     return {"object": "feedback", "id": said.id, "assessments": kept}
 
 

@@ -60,8 +60,9 @@ async def search(
         date_to=asked.date_to,
         document_prefix=asked.document_prefix,
     )
-    work = partial(_search, service, query, asked.k, asked.mode, filters)
-    passages, filtered, versions = await service.admission.run(work, limits.seconds)
+    passages, filtered, versions = await service.run(
+        key, partial(_search, service, query, asked.k, asked.mode, filters)
+    )
     return {
         "object": "list",
         "data": [place_of(passage, True) for passage in passages],
