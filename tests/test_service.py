@@ -17,13 +17,14 @@ from mlflow.tracing.client import TracingClient
 
 from tasks.answering.assistant import Assistant
 from tasks.answering.service.keys import add_key, read_keys, revoke_key
-from tasks.answering.service.tracing import Traces, record_of
+from tasks.answering.service.tracing import Traces, record_of, record_of_search
+from tasks.answering.service.trial import Trial
 from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import Home
-from tasks.errors import ConfigError, ModelError, RegistryError
-from tasks.records import Passage
+from tasks.errors import ConfigError, ModelError, RegistryError, StoreError
+from tasks.records import Found, Passage
 from tasks.registry.connection import connect, registry
-from tasks.registry.traces import TraceRecord
+from tasks.registry.traces import TraceRecord, read_traces
 from tasks.registry.versions import load_manifest, register_prompt
 from tasks.releases import ENTRY_POINT, live_release
 from tasks.serve import open_service
@@ -199,6 +200,7 @@ def test_a_search_finds_passages_within_its_filters_and_names_the_versions(desk:
     assert "fifty degrees" in found["data"][0]["text"]
     assert found["versions"] == {"release": "desk@2", "index": "docs@2"}
     assert desk.search(k=51).json()["error"]["message"] == "k is 51: at most 50"
+    assert found["id"].startswith("search-")  # this service keeps no traces
     assert "language_: Extra inputs" in desk.search(language_="en").json()["error"]["message"]
 
 
@@ -301,6 +303,54 @@ def test_feedback_is_kept_on_the_trace_that_the_response_names(
     assert "eighty" not in json.dumps([span.to_dict() for span in trace.data.spans])  # no text of a passage
 
 
+def test_a_search_leaves_a_trace_like_an_answer_and_is_not_taken_for_one(
+    locked: Serving, keys: dict[str, str], shared: Home, client: MlflowClient
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise StoreError("the table of docs is gone")
+
+    locked.search(key=keys["north"])
+    wait_for(lambda: locked.service.traces.waiting == 0)  # the process that writes them has begun
+    asked = f"{QUESTION}, tell anna.larsen@harbour.org"
+    found = locked.search(asked, key=keys["north"], k=2).json()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.index.search.IndexReader.search", gone)
+        assert locked.search(key=keys["north"]).status_code == 503
+    said = {"id": found["id"], "thumb": "up"}
+    assert locked.http.post("/v1/feedback", json=said, headers=bearer(keys["south"])).status_code == 404
+    assert locked.http.post("/v1/feedback", json=said, headers=bearer(keys["north"])).status_code == 201
+    wait_for(lambda: locked.service.traces.waiting == 0)
+    tracing = TracingClient(shared.tracking_uri)
+    trace = tracing.get_trace(found["id"])
+    assert {name: trace.info.tags[f"tandem.{name}"] for name in ("tenant", "release", "key")} == {
+        "tenant": "north",
+        "release": "desk@2",
+        "key": keys["north"].split("_")[1],
+    }
+    spans = {span.name: span for span in trace.data.spans}
+    whole, search, filters = (spans.pop(name) for name in ("passages", "search", "filters"))
+    assert spans == {}
+    assert whole.inputs == search.inputs == {"question": f"{QUESTION}, tell ‹e-mail_address›"}
+    assert whole.outputs == {"found": [passage["id"] for passage in found["data"]]}
+    assert {name: whole.attributes[name] for name in ("release", "index")} == found["versions"]
+    assert [each["metadata"]["document"] for each in search.outputs] == [each["document"] for each in found["data"]]
+    assert whole.start_time_ns == search.start_time_ns < search.end_time_ns <= filters.end_time_ns
+    assert "eighty" not in json.dumps([span.to_dict() for span in trace.data.spans])  # no text of a passage
+    newest = tracing.search_traces(locations=[trace.info.experiment_id], order_by=["timestamp_ms DESC"])[0]
+    assert (newest.info.tags["mlflow.traceName"], newest.info.state.value) == ("passages", "ERROR")
+    assert found["id"] not in [each.trace_id for each in read_traces(client, f"answers-{NAME}", 0)]
+
+
+def test_a_thumb_on_a_search_says_nothing_of_a_canarys_answers(shared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    thumbs: list[str] = []
+    monkeypatch.setattr(Trial, "thumb", lambda self, answer_id, release, up: thumbs.append(answer_id))
+    with served(shared, tracing={}, canary={"share": 0.5}) as serving:
+        answered, found = (asked().json()["id"] for asked in (serving.ask, serving.search))
+        for each in (found, answered):
+            assert serving.http.post("/v1/feedback", json={"id": each, "thumb": "up"}).status_code == 201
+    assert thumbs == [answered]
+
+
 def test_neither_texts_nor_keys_stand_in_the_log(
     locked: Serving, keys: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -323,7 +373,7 @@ def test_neither_texts_nor_keys_stand_in_the_log(
     assert [line["status"] for line in lines] == [200, 200, 404, 500]
     assert lines[0]["key"] == keys["north"].split("_")[1]
     assert lines[0]["route"] == "/v1/chat/completions"
-    assert lines[0]["id"].startswith("tr-")
+    assert [line["id"][:3] for line in lines[:2]] == ["tr-", "tr-"]
     assert "ValueError in " in lines[3]["error"]
     everything = "\n".join(logged)
     for text in (keys["north"], QUESTION, "degrees", "secret passage"):
@@ -606,7 +656,7 @@ def test_a_trace_that_cannot_be_written_is_lost_and_counted_and_no_answer_waits_
     answer = desk.service.live.assistant.answer(QUESTION, "north")
     writer = Stuck()
     traces = Traces(TracingConfig(waiting=3), writer)
-    records = [record_of(traces.new_id(), answer, time.time_ns(), "none") for _ in range(10)]
+    records = [record_of(traces.new_id("chatcmpl"), answer, time.time_ns(), "none") for _ in range(10)]
     traces.start()
     traces.keep(records[0])
     assert writer.begun.wait(60)
@@ -618,7 +668,7 @@ def test_a_trace_that_cannot_be_written_is_lost_and_counted_and_no_answer_waits_
     writer.let_go.set()
     wait_for(lambda: traces.lost == 10)
     assert (traces.written, traces.waiting) == (0, 0)
-    assert Traces(TracingConfig(sample=0), writer).new_id().startswith("chatcmpl-")
+    assert Traces(TracingConfig(sample=0), writer).new_id("chatcmpl").startswith("chatcmpl-")
 
 
 @pytest.mark.parametrize(
@@ -636,3 +686,6 @@ def test_a_trace_holds_only_the_texts_that_it_may(desk: Serving, texts: str, hel
     # the bridge is found and is not part of the answer
     marks = {"question": QUESTION, "answer": "eighty degrees", "passage": "heavier than seven tonnes"}
     assert {name for name, mark in marks.items() if mark in record} == held
+    found = Found(answer.passages, answer.versions, {"search": 0.1, "filters": 0.1})
+    searched = str(record_of_search("tr-2", QUESTION, found, time.time_ns(), texts))
+    assert {name for name in ("question", "passage") if marks[name] in searched} == held - {"answer"}

@@ -37,14 +37,14 @@ class LimitsConfig(Strict):
 
 
 class TracingConfig(Strict):
-    """What is kept of every answer in MLflow. Feedback is about a trace, so without traces there is none."""
+    """What is kept of every answer and search in MLflow. Feedback is about a trace, so without traces there is none."""
 
     enabled: bool = True
     """Write traces."""
     experiment: str = Field("", max_length=200)
     """The MLflow experiment; `answers-` and the name of the release, if empty."""
     sample: Share = 1.0
-    """Share of the answers that are traced."""
+    """Share of the answers and searches that are traced."""
     texts: Literal["none", "questions", "answers", "passages"] = "questions"
     """The texts that traces hold, each choice with those before it. An extractive answer consists of sentences of
     passages."""
