@@ -8,7 +8,8 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,20 +179,41 @@ def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow
 @app.command()
 def ask(
     name: Annotated[str, typer.Argument(help="Name of the release.")],
-    question: Annotated[str, typer.Argument(help="What to answer.")],
+    question: Annotated[
+        str | None, typer.Argument(help="What to answer; a conversation, or the lines of standard input, if none.")
+    ] = None,
     tenant: Annotated[str, typer.Option(help="Only from what this tenant may see.")] = "",
     version: Annotated[int, typer.Option(min=0, help="A version other than the live one.")] = 0,
     schema: Annotated[Path | None, typer.Option(help="A file with the JSON schema that the answer shall fit.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the live release, or another: an answer with its sources, or a refusal (exit status 1)."""
+    """Ask the live release, or another: an answer with its sources, or a refusal (exit status 1).
+
+    Without a question, what is typed on a terminal is a conversation, which an empty line or Ctrl-D ends; of other
+    standard input each line is a question by itself, and with --json each answer a line.
+    """
     from tasks.answering.structured import read_schema
     from tasks.releases import open_release
 
     wanted = read_schema(schema) if schema else None
-    answer = open_release(name, version or "champion", find_home()).answer(question, tenant or None, schema=wanted)
-    _show(as_json, asdict(answer), lambda: _print_answer(answer))
-    raise typer.Exit(1 if answer.refused else 0)
+    assistant = open_release(name, version or "champion", find_home())
+
+    def answer(text: str, earlier: Sequence[dict[str, str]] = ()) -> "Answer":
+        given = assistant.answer(text, tenant or None, earlier=earlier, schema=wanted)
+        _show(as_json, asdict(given), lambda: _print_answer(given))
+        sys.stdout.flush()
+        return given
+
+    if question is not None:
+        refused = answer(question).refused
+    elif sys.stdin.isatty():
+        print(f"{assistant.versions['release']} answers; an empty line or Ctrl-D ends", file=sys.stderr)
+        _converse(answer, "? " if sys.stdout.isatty() and not as_json else "")
+        refused = False
+    else:
+        every = [answer(each).refused for each in _questions()]
+        refused = any(every)
+    raise typer.Exit(1 if refused else 0)
 
 
 @app.command()
@@ -542,6 +564,41 @@ def golden_draft(
     number = draft_for_index(name, out, count, find_home())
     text = f"{number} queries drafted into {out}: edit them, then name the file under `golden` in the configuration"
     _show(as_json, {"file": str(out), "queries": number}, lambda: print(text))
+
+
+def _questions() -> Iterator[str]:
+    """The lines of standard input that are not empty, of which there must be one."""
+    line = ""
+    try:
+        for line in filter(None, map(str.strip, sys.stdin)):
+            yield line
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"standard input is no text in {error.encoding}: {error.reason}") from None
+    if not line:
+        raise ConfigError("there is nothing to answer: give a question, or one a line of standard input")
+
+
+def _converse(answer: "Callable[[str, Sequence[dict[str, str]]], Answer]", prompt: str) -> None:
+    """Answer what is typed, each question with all that was said before; what fails is told and was not said."""
+    with suppress(ImportError):  # some Pythons have none
+        import readline  # noqa: F401  lines can be edited, and called back
+    said: list[dict[str, str]] = []
+    while question := _typed(prompt):
+        try:
+            given = answer(question, said)
+        except TandemError as error:
+            print(f"tandem: {error}", file=sys.stderr)
+            continue
+        said += [{"role": "user", "content": question}, {"role": "assistant", "content": given.text}]
+
+
+def _typed(prompt: str) -> str:
+    """What is typed; nothing at the end."""
+    try:
+        return input(prompt).strip()
+    except (EOFError, KeyboardInterrupt):
+        print(file=sys.stderr)
+        return ""
 
 
 def _service_config(name: str, file: Path | None, changes: Mapping[str, Any]) -> "ServiceConfig":
