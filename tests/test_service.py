@@ -671,6 +671,36 @@ def test_a_trace_that_cannot_be_written_is_lost_and_counted_and_no_answer_waits_
     assert Traces(TracingConfig(sample=0), writer).new_id("chatcmpl").startswith("chatcmpl-")
 
 
+class Noting:
+    """A writer that notes how many it is given at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def write(self, records: Sequence[TraceRecord]) -> None:
+        self.batches.append(len(records))
+
+
+def test_traces_that_come_close_together_are_written_together_and_none_is_forgotten_at_the_end(desk: Serving) -> None:
+    answer = desk.service.live.assistant.answer(QUESTION, "north")
+    traces = Traces(TracingConfig(), writer := Noting())
+    records = [record_of(traces.new_id("chatcmpl"), answer, time.time_ns(), "none") for _ in range(8)]
+    traces.start()
+    for record in records[:5]:
+        traces.keep(record)
+        time.sleep(0.01)
+    wait_for(lambda: traces.written == 5)
+    assert writer.batches == [5]
+    for record in records[5:]:
+        traces.keep(record)
+    traces.stop()
+    assert (writer.batches, traces.waiting) == ([5, 3], 0)
+
+
 @pytest.mark.parametrize(
     ("texts", "held"),
     [

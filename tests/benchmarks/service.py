@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=500, help="questions of the one client, for each way")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["TANDEM_TEST_TEMPLATES"] = scratch  # as pytest's conftest sets it
         home = copy_home(two_releases(), Path(scratch, "home"))
         added = measure_added(home, args.single)
         load = {

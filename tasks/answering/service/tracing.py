@@ -23,6 +23,8 @@ from tasks.registry.traces import ANSWER, PREFIX, SpanRecord, TraceRecord, new_t
 log = logging.getLogger(__name__)
 
 BATCH = 50
+GATHER_SECONDS = 0.5
+"""So long a batch waits for more: one trace by itself costs the writer half as much again."""
 WAIT_SECONDS, END_SECONDS = 15.0, 5.0
 TENANT_TAG = "tandem.tenant"
 RELEASE_TAG = "tandem.release"
@@ -138,9 +140,10 @@ class Traces:
     def _batch(self) -> list[TraceRecord] | None:
         """What waits, at least one; None at the end."""
         found = [self._queue.get()]
+        end = time.monotonic() + GATHER_SECONDS
         while len(found) < BATCH and found[-1] is not None:
             try:
-                found.append(self._queue.get_nowait())
+                found.append(self._queue.get(timeout=max(0.0, end - time.monotonic())))
             except Empty:
                 break
         if found[-1] is None:
