@@ -207,8 +207,7 @@ def _load(load: dict[str, dict[str, Any]]) -> list[str]:
                 found["failed"],
                 found["mixed"],
                 found["moves"],
-                median(live),
-                max(live),
+                *((median(live), max(live)) if live else ("", "")),  # too few requests to see a move
                 found["answers_per_second"],
                 found["ms"]["p50"],
                 found["ms"]["p95"],
