@@ -8,7 +8,8 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from tasks.config.settings import Home, find_home, prepare_environment
 from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, TandemError
 
 if TYPE_CHECKING:
+    from tasks.answering.service.keys import Key
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
     from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
@@ -177,20 +179,41 @@ def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow
 @app.command()
 def ask(
     name: Annotated[str, typer.Argument(help="Name of the release.")],
-    question: Annotated[str, typer.Argument(help="What to answer.")],
+    question: Annotated[
+        str | None, typer.Argument(help="What to answer; a conversation, or the lines of standard input, if none.")
+    ] = None,
     tenant: Annotated[str, typer.Option(help="Only from what this tenant may see.")] = "",
     version: Annotated[int, typer.Option(min=0, help="A version other than the live one.")] = 0,
     schema: Annotated[Path | None, typer.Option(help="A file with the JSON schema that the answer shall fit.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the live release, or another: an answer with its sources, or a refusal (exit status 1)."""
+    """Ask the live release, or another: an answer with its sources, or a refusal (exit status 1).
+
+    Without a question, what is typed on a terminal is a conversation, which an empty line or Ctrl-D ends; of other
+    standard input each line is a question by itself, and with --json each answer a line.
+    """
     from tasks.answering.structured import read_schema
     from tasks.releases import open_release
 
     wanted = read_schema(schema) if schema else None
-    answer = open_release(name, version or "champion", find_home()).answer(question, tenant or None, schema=wanted)
-    _show(as_json, asdict(answer), lambda: _print_answer(answer))
-    raise typer.Exit(1 if answer.refused else 0)
+    assistant = open_release(name, version or "champion", find_home())
+
+    def answer(text: str, earlier: Sequence[dict[str, str]] = ()) -> "Answer":
+        given = assistant.answer(text, tenant or None, earlier=earlier, schema=wanted)
+        _show(as_json, asdict(given), lambda: _print_answer(given))
+        sys.stdout.flush()
+        return given
+
+    if question is not None:
+        refused = answer(question).refused
+    elif sys.stdin.isatty():
+        print(f"{assistant.versions['release']} answers; an empty line or Ctrl-D ends", file=sys.stderr)
+        _converse(answer, "? " if sys.stdout.isatty() and not as_json else "")
+        refused = False
+    else:
+        every = [answer(each).refused for each in _questions()]
+        refused = any(every)
+    raise typer.Exit(1 if refused else 0)
 
 
 @app.command()
@@ -462,14 +485,28 @@ def keys_add(
     right: Annotated[
         list[str] | None, typer.Option(help="What it may do, again for each: chat, search, feedback, monitor.")
     ] = None,
+    per_minute: Annotated[
+        int | None, typer.Option(min=0, help="Requests in a minute, 0 for any number, instead of the settings'.")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=0, help="Requests at the same time, 0 for any number, instead of the settings'.")
+    ] = None,
     config: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Make a key. It is shown this once, and kept nowhere; by default it may chat, search and give feedback."""
     from tasks.answering.service.keys import add_key
 
-    key, secret = add_key(_keys_file(config), owner, tenant or None, tuple(right or ("chat", "search", "feedback")))
-    told = {"id": key.id, "key": secret, "name": key.name, "tenant": key.tenant, "rights": list(key.rights)}
+    rights = tuple(right or ("chat", "search", "feedback"))
+    key, secret = add_key(
+        _keys_file(config),
+        owner,
+        tenant or None,
+        rights,
+        requests_per_minute=per_minute,
+        requests_at_once=at_once,
+    )
+    told = _key_as_json(key) | {"key": secret}
     reach = f"of {tenant}" if tenant else "of every tenant"
     _show(
         as_json,
@@ -484,9 +521,21 @@ def keys_list(config: Settings = None, as_json: Json = False) -> None:
     from tasks.answering.service.keys import read_keys
 
     known = list(read_keys(_keys_file(config)).values())
-    rows = [[key.id, key.name, key.tenant, ", ".join(key.rights), _local(key.created)] for key in known]
-    told = [{"id": key.id, "name": key.name, "tenant": key.tenant, "rights": list(key.rights)} for key in known]
-    _show(as_json, {"keys": told}, lambda: _table(["id", "name", "tenant", "rights", "made"], rows))
+    rows = [
+        [
+            key.id,
+            key.name,
+            key.tenant,
+            ", ".join(key.rights),
+            key.requests_per_minute,
+            key.requests_at_once,
+            _local(key.created),
+        ]
+        for key in known
+    ]
+    columns = ["id", "name", "tenant", "rights", "per minute", "at once", "made"]
+    told = [_key_as_json(key) for key in known]
+    _show(as_json, {"keys": told}, lambda: _table(columns, rows))
 
 
 @keys.command("revoke")
@@ -517,6 +566,41 @@ def golden_draft(
     _show(as_json, {"file": str(out), "queries": number}, lambda: print(text))
 
 
+def _questions() -> Iterator[str]:
+    """The lines of standard input that are not empty, of which there must be one."""
+    line = ""
+    try:
+        for line in filter(None, map(str.strip, sys.stdin)):
+            yield line
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"standard input is no text in {error.encoding}: {error.reason}") from None
+    if not line:
+        raise ConfigError("there is nothing to answer: give a question, or one a line of standard input")
+
+
+def _converse(answer: "Callable[[str, Sequence[dict[str, str]]], Answer]", prompt: str) -> None:
+    """Answer what is typed, each question with all that was said before; what fails is told and was not said."""
+    with suppress(ImportError):  # some Pythons have none
+        import readline  # noqa: F401  lines can be edited, and called back
+    said: list[dict[str, str]] = []
+    while question := _typed(prompt):
+        try:
+            given = answer(question, said)
+        except TandemError as error:
+            print(f"tandem: {error}", file=sys.stderr)
+            continue
+        said += [{"role": "user", "content": question}, {"role": "assistant", "content": given.text}]
+
+
+def _typed(prompt: str) -> str:
+    """What is typed; nothing at the end."""
+    try:
+        return input(prompt).strip()
+    except (EOFError, KeyboardInterrupt):
+        print(file=sys.stderr)
+        return ""
+
+
 def _service_config(name: str, file: Path | None, changes: Mapping[str, Any]) -> "ServiceConfig":
     """From the file that is named, or the release's own under conf/service/, or as it is by default."""
     from tasks.config.loading import load_config, parse_config
@@ -528,6 +612,11 @@ def _service_config(name: str, file: Path | None, changes: Mapping[str, Any]) ->
     config = load_config(chosen, ServiceConfig) if chosen else ServiceConfig()
     given = {key: value for key, value in changes.items() if value is not None}
     return parse_config(config.model_dump() | given, ServiceConfig, "the command line")
+
+
+def _key_as_json(key: "Key") -> dict[str, Any]:
+    hidden = ("sha256", "created")
+    return {name: value for name, value in asdict(key).items() if name not in hidden}
 
 
 def _keys_file(config: Path | None) -> Path:

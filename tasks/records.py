@@ -290,6 +290,19 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What a release's search found, without an answer."""
+
+    passages: tuple[Passage, ...]
+    versions: dict[str, str]
+    """``release`` and ``index``, as ``name@number``."""
+    seconds: dict[str, float]
+    """By step: search, filters."""
+    filtered: tuple[Filtered, ...] = ()
+    """What the policy's filters took out of the passages."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseManifest:
     """All that is needed to answer again as a release did: its parts by number, its policy, its calibration."""
 

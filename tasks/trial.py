@@ -112,7 +112,7 @@ class Unpaired:
             _side(self._likes, observed.by_candidate).add(float(observed.up))
         else:
             answer = observed.answer
-            self._failed += answer is None
+            self._failed += observed.by_candidate and answer is None
             _side(self._cites, observed.by_candidate).add(float(bool(answer and answer.cited)))
         self._taken += 1
         if self._taken % LOOK_EVERY == 0 or self.stopped:

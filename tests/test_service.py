@@ -15,13 +15,16 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.tracing.client import TracingClient
 
+from tasks.answering.assistant import Assistant
 from tasks.answering.service.keys import add_key, read_keys, revoke_key
-from tasks.answering.service.tracing import Traces, record_of
+from tasks.answering.service.tracing import Traces, record_of, record_of_search
+from tasks.answering.service.trial import Trial
 from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import Home
-from tasks.errors import ConfigError, ModelError, RegistryError
+from tasks.errors import ConfigError, ModelError, RegistryError, StoreError
+from tasks.records import Found, Passage
 from tasks.registry.connection import connect, registry
-from tasks.registry.traces import TraceRecord
+from tasks.registry.traces import TraceRecord, read_traces
 from tasks.registry.versions import load_manifest, register_prompt
 from tasks.releases import ENTRY_POINT, live_release
 from tasks.serve import open_service
@@ -197,6 +200,7 @@ def test_a_search_finds_passages_within_its_filters_and_names_the_versions(desk:
     assert "fifty degrees" in found["data"][0]["text"]
     assert found["versions"] == {"release": "desk@2", "index": "docs@2"}
     assert desk.search(k=51).json()["error"]["message"] == "k is 51: at most 50"
+    assert found["id"].startswith("search-")  # this service keeps no traces
     assert "language_: Extra inputs" in desk.search(language_="en").json()["error"]["message"]
 
 
@@ -299,6 +303,54 @@ def test_feedback_is_kept_on_the_trace_that_the_response_names(
     assert "eighty" not in json.dumps([span.to_dict() for span in trace.data.spans])  # no text of a passage
 
 
+def test_a_search_leaves_a_trace_like_an_answer_and_is_not_taken_for_one(
+    locked: Serving, keys: dict[str, str], shared: Home, client: MlflowClient
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise StoreError("the table of docs is gone")
+
+    locked.search(key=keys["north"])
+    wait_for(lambda: locked.service.traces.waiting == 0)  # the process that writes them has begun
+    asked = f"{QUESTION}, tell anna.larsen@harbour.org"
+    found = locked.search(asked, key=keys["north"], k=2).json()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.index.search.IndexReader.search", gone)
+        assert locked.search(key=keys["north"]).status_code == 503
+    said = {"id": found["id"], "thumb": "up"}
+    assert locked.http.post("/v1/feedback", json=said, headers=bearer(keys["south"])).status_code == 404
+    assert locked.http.post("/v1/feedback", json=said, headers=bearer(keys["north"])).status_code == 201
+    wait_for(lambda: locked.service.traces.waiting == 0)
+    tracing = TracingClient(shared.tracking_uri)
+    trace = tracing.get_trace(found["id"])
+    assert {name: trace.info.tags[f"tandem.{name}"] for name in ("tenant", "release", "key")} == {
+        "tenant": "north",
+        "release": "desk@2",
+        "key": keys["north"].split("_")[1],
+    }
+    spans = {span.name: span for span in trace.data.spans}
+    whole, search, filters = (spans.pop(name) for name in ("passages", "search", "filters"))
+    assert spans == {}
+    assert whole.inputs == search.inputs == {"question": f"{QUESTION}, tell ‹e-mail_address›"}
+    assert whole.outputs == {"found": [passage["id"] for passage in found["data"]]}
+    assert {name: whole.attributes[name] for name in ("release", "index")} == found["versions"]
+    assert [each["metadata"]["document"] for each in search.outputs] == [each["document"] for each in found["data"]]
+    assert whole.start_time_ns == search.start_time_ns < search.end_time_ns <= filters.end_time_ns
+    assert "eighty" not in json.dumps([span.to_dict() for span in trace.data.spans])  # no text of a passage
+    newest = tracing.search_traces(locations=[trace.info.experiment_id], order_by=["timestamp_ms DESC"])[0]
+    assert (newest.info.tags["mlflow.traceName"], newest.info.state.value) == ("passages", "ERROR")
+    assert found["id"] not in [each.trace_id for each in read_traces(client, f"answers-{NAME}", 0)]
+
+
+def test_a_thumb_on_a_search_says_nothing_of_a_canarys_answers(shared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    thumbs: list[str] = []
+    monkeypatch.setattr(Trial, "thumb", lambda self, answer_id, release, up: thumbs.append(answer_id))
+    with served(shared, tracing={}, canary={"share": 0.5}) as serving:
+        answered, found = (asked().json()["id"] for asked in (serving.ask, serving.search))
+        for each in (found, answered):
+            assert serving.http.post("/v1/feedback", json={"id": each, "thumb": "up"}).status_code == 201
+    assert thumbs == [answered]
+
+
 def test_neither_texts_nor_keys_stand_in_the_log(
     locked: Serving, keys: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -321,7 +373,7 @@ def test_neither_texts_nor_keys_stand_in_the_log(
     assert [line["status"] for line in lines] == [200, 200, 404, 500]
     assert lines[0]["key"] == keys["north"].split("_")[1]
     assert lines[0]["route"] == "/v1/chat/completions"
-    assert lines[0]["id"].startswith("tr-")
+    assert [line["id"][:3] for line in lines[:2]] == ["tr-", "tr-"]
     assert "ValueError in " in lines[3]["error"]
     everything = "\n".join(logged)
     for text in (keys["north"], QUESTION, "degrees", "secret passage"):
@@ -385,6 +437,86 @@ def test_one_request_too_many_is_told_so_at_once_and_a_late_answer_is_given_up(s
         assert serving.ask().status_code == 200
 
 
+def limited(said: httpx.Response, limit: str) -> int:
+    """The seconds after which a request that was refused by this limit may come again."""
+    error = said.json()["error"]
+    assert (said.status_code, error["type"], error["code"]) == (429, "rate_limit_error", "rate_limit_exceeded")
+    assert error["message"].startswith(f"{limit} is ")
+    return int(said.headers["Retry-After"])
+
+
+def test_a_key_over_its_pace_is_told_when_to_come_back_and_the_others_are_answered(shared: Home) -> None:
+    file = shared.root / "paced.json"
+    rights = ("chat", "search", "feedback", "monitor")
+    (hasty, key), (_, other) = (add_key(file, name, None, rights) for name in ("hasty", "other"))
+    _, own = add_key(file, "own", None, ("search",), requests_per_minute=1)
+    _, free = add_key(file, "free", None, ("search",), requests_per_minute=0)
+    with served(shared, keys="paced.json", limits={"requests_per_minute": 2}) as serving:
+        for number in range(20):
+            assert serving.search(key=f"tandem_{number:08x}_unknown").status_code == 401
+        assert serving.service.pace._bucket.cache_info().currsize == 0  # strangers are not remembered
+        assert [serving.search(key=key).status_code, serving.ask(key=key).status_code] == [200, 200]
+        for refused in (serving.search(key=key), serving.ask(key=key), serving.ask(key=key, stream=True)):
+            assert 25 <= limited(refused, "requests_per_minute") <= 30  # every half minute one
+        assert serving.http.post("/v1/feedback", json={"id": "1"}, headers=bearer(key)).status_code == 429
+        assert serving.search(key=other).status_code == 200
+        assert [serving.search(key=own).status_code for _ in range(2)] == [200, 429]
+        assert {serving.search(key=free).status_code for _ in range(5)} == {200}
+        figures = serving.http.get("/metrics", headers=bearer(key))  # who monitors is not slowed down
+        assert 'tandem_limited_total{limit="requests_per_minute"} 5.0' in figures.text
+        assert serving.ready(key)["status"] == "ready"
+    assert read_keys(file)[hasty.id].requests_per_minute is None
+
+
+def test_openais_own_client_comes_back_when_it_may(shared: Home) -> None:
+    with served(shared, limits={"requests_per_minute": 60}) as serving:
+        while serving.search(k=1).status_code != 429:  # without keys it is one limit for everybody
+            pass
+        with client_of(serving) as client:
+            with pytest.raises(openai.RateLimitError, match="requests_per_minute is 60"):
+                client.models.list()
+            refused = serving.metric("tandem_limited_total{")
+            begun = time.monotonic()
+            patient = client.with_options(max_retries=1)
+            done = patient.chat.completions.create(model=NAME, messages=[{"role": "user", "content": QUESTION}])
+        assert done.model == "desk@2"
+        assert 0.9 < time.monotonic() - begun < 10
+        assert serving.metric("tandem_limited_total{") == refused + 1
+
+
+def test_a_key_that_waits_for_as_many_answers_as_it_may_leaves_room_for_others(
+    shared: Home, keys: dict[str, str]
+) -> None:
+    release, search = threading.Event(), Assistant.search
+
+    def hang(self: Assistant, question: str, tenant: str | None = None) -> Sequence[Passage]:
+        assert tenant != "north" or release.wait(60)
+        return search(self, question, tenant)
+
+    limits = {"workers": 3, "waiting": 0, "requests_at_once": 2, "seconds": 2}
+    with (
+        served(shared, keys="keys/file.json", limits=limits) as serving,
+        ThreadPoolExecutor(2) as pool,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(Assistant, "search", hang)
+        held = [pool.submit(serving.ask, key=keys["north"]) for _ in range(2)]
+        wait_for(lambda: serving.service.admission.taken == 2)
+        refused = serving.ask(key=keys["north"])
+        assert limited(refused, "requests_at_once") == 1
+        assert refused.elapsed.total_seconds() < 1
+        assert serving.ask(key=keys["south"]).status_code == 200
+        assert [each.result().status_code for each in held] == [504, 504]
+        assert serving.ask(key=keys["north"]).status_code == 429  # what hangs keeps its place
+        release.set()
+        wait_for(lambda: serving.service.admission.taken == 0)
+        assert serving.ask(key=keys["north"]).status_code == 200
+        wait_for(lambda: serving.service.admission.taken == 0)
+        assert serving.service.admission._by_key == {}
+        figures = serving.http.get("/metrics", headers=bearer(keys["prometheus"])).text
+        assert 'tandem_limited_total{limit="requests_at_once"} 2.0' in figures
+
+
 def test_a_model_that_does_not_answer_is_a_status_before_the_first_byte(desk: Serving) -> None:
     def fail(*_: object) -> None:
         raise ModelError("big at http://10.0.0.1 does not answer: it was sent a passage about tea")
@@ -398,10 +530,11 @@ def test_a_model_that_does_not_answer_is_a_status_before_the_first_byte(desk: Se
 
 
 def test_the_command_makes_shows_and_revokes_keys(ready_home: Home, tandem: Tandem) -> None:
-    made = tandem("keys", "add", "ferry desk", "--tenant", "south", "--right", "search", "--json").json
+    made = tandem("keys", "add", "ferry desk", "--tenant", "south", "--right", "search", "--at-once", 4, "--json").json
     file = ServiceConfig().keys_file(ready_home)
     [key] = read_keys(file).values()
     assert (key.id, key.name, key.tenant, key.rights) == (made["id"], "ferry desk", "south", ("search",))
+    assert (key.requests_per_minute, key.requests_at_once) == (None, 4)
     assert made["key"] not in file.read_text()
     listed = tandem("keys", "list").out
     assert "ferry desk" in listed
@@ -523,7 +656,7 @@ def test_a_trace_that_cannot_be_written_is_lost_and_counted_and_no_answer_waits_
     answer = desk.service.live.assistant.answer(QUESTION, "north")
     writer = Stuck()
     traces = Traces(TracingConfig(waiting=3), writer)
-    records = [record_of(traces.new_id(), answer, time.time_ns(), "none") for _ in range(10)]
+    records = [record_of(traces.new_id("chatcmpl"), answer, time.time_ns(), "none") for _ in range(10)]
     traces.start()
     traces.keep(records[0])
     assert writer.begun.wait(60)
@@ -535,7 +668,37 @@ def test_a_trace_that_cannot_be_written_is_lost_and_counted_and_no_answer_waits_
     writer.let_go.set()
     wait_for(lambda: traces.lost == 10)
     assert (traces.written, traces.waiting) == (0, 0)
-    assert Traces(TracingConfig(sample=0), writer).new_id().startswith("chatcmpl-")
+    assert Traces(TracingConfig(sample=0), writer).new_id("chatcmpl").startswith("chatcmpl-")
+
+
+class Noting:
+    """A writer that notes how many it is given at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def write(self, records: Sequence[TraceRecord]) -> None:
+        self.batches.append(len(records))
+
+
+def test_traces_that_come_close_together_are_written_together_and_none_is_forgotten_at_the_end(desk: Serving) -> None:
+    answer = desk.service.live.assistant.answer(QUESTION, "north")
+    traces = Traces(TracingConfig(), writer := Noting())
+    records = [record_of(traces.new_id("chatcmpl"), answer, time.time_ns(), "none") for _ in range(8)]
+    traces.start()
+    for record in records[:5]:
+        traces.keep(record)
+        time.sleep(0.01)
+    wait_for(lambda: traces.written == 5)
+    assert writer.batches == [5]
+    for record in records[5:]:
+        traces.keep(record)
+    traces.stop()
+    assert (writer.batches, traces.waiting) == ([5, 3], 0)
 
 
 @pytest.mark.parametrize(
@@ -553,3 +716,6 @@ def test_a_trace_holds_only_the_texts_that_it_may(desk: Serving, texts: str, hel
     # the bridge is found and is not part of the answer
     marks = {"question": QUESTION, "answer": "eighty degrees", "passage": "heavier than seven tonnes"}
     assert {name for name, mark in marks.items() if mark in record} == held
+    found = Found(answer.passages, answer.versions, {"search": 0.1, "filters": 0.1})
+    searched = str(record_of_search("tr-2", QUESTION, found, time.time_ns(), texts))
+    assert {name for name in ("question", "passage") if marks[name] in searched} == held - {"answer"}

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL
 
 from tasks.answering.assistant import Assistant
 from tasks.answering.service.tracing import TENANT_TAG, record_of
-from tasks.answering.service.trial import Contest, Thumb, Trial, _Running
+from tasks.answering.service.trial import Asked, Contest, Conversation, Mode, Thumb, Trial, _Running
 from tasks.config.service import ServiceConfig, TrialConfig
 from tasks.config.settings import Home
 from tasks.config.shadow import ShadowConfig
@@ -31,7 +31,7 @@ from tasks.registry.traces import assess, experiment_of, new_trace_id, write_tra
 from tasks.registry.versions import load_manifest
 from tasks.releases import ENTRY_POINT, open_release
 from tasks.replay import questions_of, replay
-from tasks.trial import Unpaired
+from tasks.trial import Paired, Unpaired
 from tests.command import Tandem
 from tests.homes import copy_home, use_home
 from tests.passages import passage
@@ -367,18 +367,80 @@ def test_what_readers_say_of_a_canary_counts_once_an_answer() -> None:
     assert kept == [running.contest]
 
 
-def still_trial(keep: Any) -> Trial:
+@pytest.mark.parametrize(
+    ("mode", "share", "slow", "facts"),
+    [
+        ("canary", 1, "desk@1", {"candidate_cites": 0, "candidate_failed": 1}),
+        ("canary", 0, "desk@2", {"champion_cites": 0, "candidate_failed": 0}),
+        ("canary", 1, "", {"candidate_cites": 1, "candidate_failed": 0}),
+        ("shadow", 1, "desk@1", {"pairs": 1, "candidate_failed": 1}),
+        ("shadow", 1, "desk@2", None),
+        ("shadow", 1, "", {"pairs": 1, "candidate_failed": 0}),
+    ],
+)
+def test_an_answer_that_comes_too_late_is_as_bad_as_none(
+    shared: Home, monkeypatch: pytest.MonkeyPatch, mode: Mode, share: float, slow: str, facts: dict[str, float] | None
+) -> None:
+    answer = Assistant.answer
+
+    def answer_late(self: Assistant, question: str, tenant: str | None = None, **more: Any) -> Answer:
+        if self.versions["release"] == slow:
+            time.sleep(1.2)
+        return answer(self, question, tenant, **more)
+
+    monkeypatch.setattr(Assistant, "answer", answer_late)
+    champion, candidate = (open_release(NAME, number, shared) for number in (2, 1))
+    trial = still_trial(None, mode=mode, share=share, seconds=1)
+    comparison = Paired(TrialConfig()) if mode == "shadow" else Unpaired(TrialConfig())
+    trial._running = _Running(candidate, Contest("desk@2", "desk@1", comparison))
+    given = trial.answer(champion, Asked(QUESTION, "north", False, Conversation("somebody", True)))
+    assert given.versions["release"] == ("desk@1" if mode == "canary" and share else "desk@2")
+    if facts is None:  # nobody got the champion's answer either
+        assert trial._queue.empty()
+        return
+    trial._take(*trial._queue.get_nowait())
+    assert {name: comparison.facts()[name] for name in facts} == facts
+
+
+def test_a_candidate_that_cannot_be_compared_is_given_up_and_the_reason_is_told(
+    shared: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(self: Paired, observed: object) -> None:
+        raise ZeroDivisionError("no pair has a worth")
+
+    monkeypatch.setattr(Paired, "take", break_off)
+    client = connect(shared)
+    waits(client, 1)
+    with served(shared, shadow={"share": 1}) as serving:
+        wait_for(lambda: serving.ready()["tried"] == "desk@1")
+        assert ask(serving, QUESTION)[0] == "desk@2"
+        wait_for(lambda: serving.ready()["problems"] != [])
+        reason = "desk@1 is tried no more: it cannot be compared: ZeroDivisionError: no pair has a worth"
+        assert serving.ready()["problems"] == [reason]
+        assert serving.metric('tandem_trial_running{mode="shadow"}') == 0
+        assert ask(serving, QUESTION)[0] == "desk@2"
+        registry(client).delete_registered_model_alias(NAME, "candidate")
+        wait_for(lambda: serving.ready()["problems"] == [])
+        waits(client, 1)
+        time.sleep(0.5)  # some questions to the registry
+        assert serving.ready()["tried"] is None
+        waits(client, 3)
+        wait_for(lambda: serving.ready()["tried"] == SILENT or trial_of(serving)._over == ("desk@2", SILENT))
+    assert {kept["tandem.candidate"] for kept in verdicts(client, "shadow")} <= {SILENT}
+
+
+def still_trial(keep: Any, mode: Mode = "canary", share: float = 0.5, seconds: float = 60) -> Trial:
     """One whose thread is not started."""
     return Trial(
-        "canary",
-        TrialConfig(share=0.5),
+        mode,
+        TrialConfig(share=share),
         None,  # type: ignore[arg-type]
         candidate=lambda: None,
         load=lambda number: pytest.fail("nothing is loaded"),
         compare=lambda: Unpaired(TrialConfig()),
         judged=lambda champion, candidate: False,
         keep=keep,
-        seconds=60,
+        seconds=seconds,
         poll_seconds=1,
         retry_seconds=1,
     )

@@ -7,7 +7,7 @@ writes the question anew.
 import re
 from collections.abc import Sequence
 
-from tasks.answering.filters import redact
+from tasks.answering.filters import screen_question
 from tasks.answering.generators import Generator, Turn
 from tasks.answering.sentences import content_words
 from tasks.config.answering import CondensingConfig, FiltersConfig
@@ -40,9 +40,15 @@ def follows_up(question: str) -> bool:
 def by_model(
     generator: Generator, earlier: Sequence[Turn], question: str, config: CondensingConfig, filters: FiltersConfig
 ) -> Generated:
-    """The question as a language model writes it anew from the conversation, which it reads without private data."""
-    turns = [*earlier, {"role": "user", "content": question}]
-    if filters.question != "off":
-        turns = [turn | {"content": redact(turn["content"], filters.allowed)[0]} for turn in turns]
-    asked = f"{config.instruction}\n\n" + "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    """The question as a language model writes it anew from the conversation.
+
+    Every turn is screened as a question is, the assistant's too, which callers may have written: the model reads none
+    that would be refused, and the others without private data.
+    """
+    turns = [
+        f"{turn['role']}: {screened.text}"
+        for turn in [*earlier, {"role": "user", "content": question}]
+        if not (screened := screen_question(turn["content"], filters)).refusal
+    ]
+    asked = f"{config.instruction}\n\n" + "\n".join(turns)
     return generator.answer(question, (), [{"role": "user", "content": asked}])

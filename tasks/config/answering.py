@@ -81,7 +81,8 @@ class FiltersConfig(Strict):
     """What may neither be asked nor said."""
 
     question: Literal["off", "redact", "refuse"] = "redact"
-    """Secrets and personal data in a question: leave them, take them out before anything reads it, or refuse it."""
+    """Secrets and personal data in a question: leave them, take them out before anything reads it, or refuse it. Of the
+    turns before it a language model reads as much as it may of a question."""
     answer: Literal["off", "redact", "withhold"] = "redact"
     """Secrets and personal data in passages and answers: leave them, take them out, or withhold the sentences that hold
     them."""
@@ -89,7 +90,7 @@ class FiltersConfig(Strict):
     """Personal data that may be said, such as help@company.com, company.com for all addresses of a domain, or a
     telephone number as it is written."""
     orders: bool = True
-    """Leave out passages that give orders to the assistant, and refuse questions that do."""
+    """Leave out passages and earlier turns that give orders to the assistant, and refuse questions that do."""
     prompt: bool = True
     """Withhold sentences that repeat the prompt."""
     refusal: str = "I cannot answer that: {reason}."

@@ -11,12 +11,17 @@ from tasks.config.settings import Home
 
 
 class LimitsConfig(Strict):
-    """What one request may cost, and how many are taken at once. Beyond it a request is refused at once."""
+    """What one request may cost, how many are taken at once, and of each key. Beyond it one is refused at once."""
 
     workers: int = Field(8, ge=1, le=256)
     """Requests that are answered at the same time."""
     waiting: int = Field(64, ge=0, le=10_000)
     """Requests that may wait for their turn; one more is answered 503."""
+    requests_per_minute: int = Field(0, ge=0, le=1_000_000)
+    """Requests that a key may make in a minute, so many at once after a pause; one more is answered 429. Any number, if
+    0. A key may have a limit of its own; without keys it is one for everybody."""
+    requests_at_once: int = Field(0, ge=0, le=10_000)
+    """Requests of a key that are answered at the same time or wait, so that others find a place; likewise."""
     connections: int = Field(1000, ge=1)
     """Open connections; one more is answered 503."""
     seconds: float = Field(60, gt=0, le=3600)
@@ -32,14 +37,14 @@ class LimitsConfig(Strict):
 
 
 class TracingConfig(Strict):
-    """What is kept of every answer in MLflow. Feedback is about a trace, so without traces there is none."""
+    """What is kept of every answer and search in MLflow. Feedback is about a trace, so without traces there is none."""
 
     enabled: bool = True
     """Write traces."""
     experiment: str = Field("", max_length=200)
     """The MLflow experiment; `answers-` and the name of the release, if empty."""
     sample: Share = 1.0
-    """Share of the answers that are traced."""
+    """Share of the answers and searches that are traced."""
     texts: Literal["none", "questions", "answers", "passages"] = "questions"
     """The texts that traces hold, each choice with those before it. An extractive answer consists of sentences of
     passages."""

@@ -25,6 +25,9 @@ from tasks.registry.runs import experiment_id
 PREFIX = "tr-"
 LONGEST_PREVIEW = 1000
 PAGE = 100
+NAME_TAG = TraceTagKey.TRACE_NAME
+ANSWER = "answer"
+"""Name of the traces of answers."""
 THUMB = "thumb"
 CORRECTION = "correction"
 
@@ -47,7 +50,7 @@ class SpanRecord:
 
 @dataclass(frozen=True, slots=True)
 class TraceRecord:
-    """An answer: the whole, and its steps."""
+    """An answer, or a search: the whole, and its steps."""
 
     trace_id: str
     """As `new_trace_id` gives it."""
@@ -94,10 +97,10 @@ def write_traces(client: MlflowClient, experiment: str, records: Sequence[TraceR
 def read_traces(client: MlflowClient, experiment: str, since: float) -> Iterator[Recorded]:
     """The traces of answers in the experiment of this name, back to a time in seconds since the epoch, newest first.
 
-    Those without an answer are left out. There are none where there is no such experiment.
+    Questions that got none are left out. There are none where there is no such experiment.
     """
     tracing, token = TracingClient(client.tracking_uri), None
-    query = f"attributes.timestamp_ms >= {int(since * 1000)} AND attributes.status = 'OK'"
+    query = f"name = '{ANSWER}' AND timestamp_ms >= {int(since * 1000)} AND status = 'OK'"
     with failures_explained(client.tracking_uri):
         found = client.get_experiment_by_name(experiment)
     while found:
@@ -182,7 +185,7 @@ def _info(record: TraceRecord, experiment: str) -> TraceInfo:
         request_preview=_preview(whole.inputs),
         response_preview=_preview(whole.outputs),
         trace_metadata=metadata,
-        tags={TraceTagKey.TRACE_NAME: whole.name, **record.tags},
+        tags={NAME_TAG: whole.name, **record.tags},
     )
 
 

@@ -17,10 +17,11 @@ from tasks.answering.generators import Turn
 from tasks.answering.service.errors import ServiceError
 from tasks.answering.service.keys import Key
 from tasks.answering.service.state import Service, needs, service_of, tenant_of
-from tasks.answering.service.tracing import KEY_TAG, TENANT_TAG, record_of, record_of_failure
+from tasks.answering.service.tracing import KEY_TAG, TENANT_TAG, is_traced, record_of
 from tasks.answering.service.trial import Asked, Conversation
 from tasks.answering.structured import read_response_format
 from tasks.records import Answer, Passage
+from tasks.registry.traces import ANSWER
 
 router = APIRouter()
 Asking = Annotated[Key, Depends(needs("chat"))]
@@ -140,13 +141,11 @@ async def chat(asked: ChatRequest, request: Request, key: Asking, service: Servi
     longest = service.config.limits.question_characters
     question, conversation = asked.question(longest), asked.conversation(key, longest)
     tenant = tenant_of(key, asked.tenant)
-    answer_id = service.traces.new_id()
+    answer_id = service.traces.new_id("chatcmpl")
     request.scope["tandem"]["id"] = answer_id
     tags = {TENANT_TAG: tenant or "", KEY_TAG: key.id}
     wanted = Asked(question, tenant, asked.cite, conversation)
-    answer = await service.admission.run(
-        partial(_answer, service, wanted, asked.response_format, answer_id, tags), service.config.limits.seconds
-    )
+    answer = await service.run(key, partial(_answer, service, wanted, asked.response_format, answer_id, tags))
     service.metrics.answered(answer)
     head = {"id": answer_id, "created": int(time.time()), "model": answer.versions["release"]}
     headers = {"Server-Timing": ", ".join(f"{step};dur={lasted * 1000:.3f}" for step, lasted in answer.seconds.items())}
@@ -218,17 +217,9 @@ def _answer(
     if schema := read_response_format(response_format):
         assistant.check_structured()
         asked = replace(asked, schema=schema)
-    traced = answer_id.startswith("tr-")
-    started = time.time_ns()
-    try:
+    with service.traces.failures(answer_id, ANSWER, assistant.versions, tags):
         answer = service.trial.answer(assistant, asked) if service.trial else asked.answer(assistant)
-    except Exception as error:
-        if traced:
-            kind = type(error).__name__
-            record = record_of_failure(answer_id, assistant.versions, started, time.time_ns(), kind, tags)
-            service.traces.keep(record)
-        raise
-    if traced:
+    if is_traced(answer_id):
         service.traces.keep(record_of(answer_id, answer, time.time_ns(), service.config.tracing.texts, tags))
     return answer
 

@@ -8,10 +8,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from tasks.answering.service.admission import OverloadedError
+from tasks.answering.service.admission import RETRY_SECONDS, LimitedError, OverloadedError
 from tasks.errors import AnswerError, ConfigError, ModelError, RegistryError, SchemaError, TandemError
-
-RETRY_SECONDS = 1
 
 
 class ServiceError(Exception):
@@ -26,7 +24,7 @@ def error_response(
     status: int, sentence: str, code: str = "", param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """In OpenAI's format. What may work later says when."""
-    kind = {401: "authentication_error", 403: "permission_error"}.get(status)
+    kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(status)
     kind = kind or ("invalid_request_error" if status < 500 else "server_error")
     every = dict(headers or {})
     if status == 503:
@@ -41,6 +39,7 @@ def explain_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OverloadedError, _overloaded)
+    app.add_exception_handler(LimitedError, _limited)
     app.add_exception_handler(TimeoutError, _too_late)
     app.add_exception_handler(TandemError, _failed)
 
@@ -71,6 +70,13 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _overloaded(request: Request, error: Exception) -> JSONResponse:
     return error_response(503, "too many requests are being answered: try again in a moment", "overloaded")
+
+
+async def _limited(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, LimitedError)
+    request.app.state.service.metrics.limited.labels(error.limit).inc()
+    headers = {"Retry-After": str(error.seconds)}
+    return error_response(429, error.sentence, "rate_limit_exceeded", headers=headers)
 
 
 async def _too_late(request: Request, error: Exception) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""What people say of an answer: `/v1/feedback`, kept on its trace in MLflow."""
+"""What people say of an answer, or of what was found: `/v1/feedback`, kept on its trace in MLflow."""
 
 import re
 from functools import partial
@@ -11,7 +11,7 @@ from tasks.answering.service.errors import ServiceError
 from tasks.answering.service.keys import Key
 from tasks.answering.service.state import Service, needs, service_of
 from tasks.answering.service.tracing import RELEASE_TAG, TENANT_TAG
-from tasks.registry.traces import assess, trace_tags
+from tasks.registry.traces import ANSWER, NAME_TAG, assess, trace_tags
 
 router = APIRouter()
 TRACE_ID = re.compile(r"tr-[0-9a-f]{32}")
@@ -42,7 +42,8 @@ async def feedback(
         raise ServiceError(400, "say something of the answer: a thumb (up, down) or a correction", "empty", "thumb")
     if said.comment and said.thumb is None:
         raise ServiceError(400, "a comment goes with a thumb: up or down", "empty", "thumb")
-    kept = await service.desk.run(partial(_keep, service, said, key), SECONDS)
+    at_once = service.limit_of(key, "requests_at_once")
+    kept = await service.desk.run(partial(_keep, service, said, key), SECONDS, key.id, at_once)
     return {"object": "feedback", "id": said.id, "assessments": kept}
 
 
@@ -59,6 +60,6 @@ def _keep(service: Service, said: FeedbackRequest, key: Key) -> list[str]:
     thumb = None if said.thumb is None else said.thumb == "up"
     by = key.id or "anybody"
     kept = assess(service.client, said.id, by=by, thumb=thumb, correction=said.correction, comment=said.comment)
-    if service.trial and thumb is not None:
+    if service.trial and thumb is not None and tags.get(NAME_TAG) == ANSWER:
         service.trial.thumb(said.id, tags[RELEASE_TAG], thumb)
     return kept

@@ -1,6 +1,7 @@
 """Passages without an answer: `/v1/search`."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
 from functools import partial
@@ -10,13 +11,15 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.answering.assistant import SPARE
-from tasks.answering.filters import screen_passages
+from tasks.answering.filters import screen_passages, screen_question
 from tasks.answering.service.chat import checked_text, place_of
 from tasks.answering.service.errors import ServiceError
 from tasks.answering.service.keys import Key
 from tasks.answering.service.state import Service, needs, service_of, tenant_of
+from tasks.answering.service.tracing import KEY_TAG, SEARCH, TENANT_TAG, is_traced, record_of_search
 from tasks.index.search import Filters, Mode
-from tasks.records import Filtered, Passage
+from tasks.records import Found
+from tasks.timing import timed
 
 router = APIRouter()
 Short = Annotated[str, Field(min_length=1, max_length=200)]
@@ -51,8 +54,9 @@ async def search(
     query = checked_text(asked.query, limits.question_characters, "query")
     if asked.k > limits.passages:
         raise ServiceError(400, f"k is {asked.k}: at most {limits.passages}", "too_many", "k")
+    tenant = tenant_of(key, asked.tenant)
     filters = Filters(
-        tenant=tenant_of(key, asked.tenant),
+        tenant=tenant,
         language=asked.language,
         source=asked.source,
         tags=tuple(asked.tags),
@@ -60,20 +64,39 @@ async def search(
         date_to=asked.date_to,
         document_prefix=asked.document_prefix,
     )
-    work = partial(_search, service, query, asked.k, asked.mode, filters)
-    passages, filtered, versions = await service.admission.run(work, limits.seconds)
+    search_id = service.traces.new_id("search")
+    request.scope["tandem"]["id"] = search_id
+    tags = {TENANT_TAG: tenant or "", KEY_TAG: key.id}
+    found = await service.run(key, partial(_search, service, query, asked.k, asked.mode, filters, search_id, tags))
     return {
+        "id": search_id,
         "object": "list",
-        "data": [place_of(passage, True) for passage in passages],
-        "filtered": [asdict(each) for each in filtered],
-        "versions": versions,
+        "data": [place_of(passage, True) for passage in found.passages],
+        "filtered": [asdict(each) for each in found.filtered],
+        "versions": found.versions,
     }
 
 
 def _search(
-    service: Service, query: str, k: int, mode: Mode | None, filters: Filters
-) -> tuple[Sequence[Passage], Sequence[Filtered], dict[str, str]]:
+    service: Service,
+    query: str,
+    k: int,
+    mode: Mode | None,
+    filters: Filters,
+    search_id: str,
+    tags: Mapping[str, str],
+) -> Found:
+    """In a thread; a trace holds no more of the query than one of an answer does."""
     assistant = service.live.assistant
-    found = assistant.reader.search([query], k=SPARE * k, mode=mode, filters=filters)[0]
-    passages, filtered = screen_passages(found, k, assistant.policy.filters)
-    return passages, filtered, {name: assistant.versions[name] for name in ("release", "index")}
+    policy, seconds = assistant.policy.filters, dict[str, float]()
+    versions = {name: assistant.versions[name] for name in ("release", "index")}
+    with service.traces.failures(search_id, SEARCH, versions, tags):
+        with timed(seconds, "search"):
+            passages = assistant.reader.search([query], k=SPARE * k, mode=mode, filters=filters)[0]
+        with timed(seconds, "filters"):
+            screened, filtered = screen_passages(passages, k, policy)
+    found = Found(screened, versions, seconds, filtered)
+    if is_traced(search_id):
+        ended, asked = time.time_ns(), screen_question(query, policy).text
+        service.traces.keep(record_of_search(search_id, asked, found, ended, service.config.tracing.texts, tags))
+    return found

@@ -40,6 +40,9 @@ class Key:
     rights: tuple[Right, ...]
     created: float
     """Seconds since the epoch."""
+    requests_per_minute: int | None = None
+    requests_at_once: int | None = None
+    """How much it may ask for, 0 for any number; None where the service's settings say so."""
 
     def may(self, right: Right) -> bool:
         return right in self.rights
@@ -86,7 +89,15 @@ def read_keys(file: Path) -> dict[str, Key]:
     return {key.id: key for key in keys}
 
 
-def add_key(file: Path, name: str, tenant: str | None, rights: tuple[str, ...]) -> tuple[Key, str]:
+def add_key(
+    file: Path,
+    name: str,
+    tenant: str | None,
+    rights: tuple[str, ...],
+    *,
+    requests_per_minute: int | None = None,
+    requests_at_once: int | None = None,
+) -> tuple[Key, str]:
     """A new key and the only copy of it. Raises ConfigError for a right that does not exist."""
     if unknown := sorted(set(rights) - set(RIGHTS)):
         raise ConfigError(f"there is no right {', '.join(unknown)}: there are {', '.join(RIGHTS)}")
@@ -95,7 +106,7 @@ def add_key(file: Path, name: str, tenant: str | None, rights: tuple[str, ...]) 
     key_id = secrets.token_hex(4)
     secret = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
     held = tuple(right for right in RIGHTS if right in rights)
-    key = Key(key_id, _hash(secret), name, tenant, held, time.time())
+    key = Key(key_id, _hash(secret), name, tenant, held, time.time(), requests_per_minute, requests_at_once)
     with _locked(file):
         _write(file, {**read_keys(file), key.id: key})
     return key, secret

@@ -39,6 +39,12 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self.limited = Counter(
+            "tandem_limited_total",
+            "Requests of keys that asked for more than they may, by limit",
+            ["limit"],
+            registry=self.registry,
+        )
         self._steps = Histogram(
             "tandem_step_seconds", "Time of the steps of an answer", ["step"], buckets=BUCKETS, registry=self.registry
         )

@@ -1,12 +1,12 @@
 """What every handler works with: the live release, the callers' keys, the threads, what is kept; and who is asking."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
-from tasks.answering.service.admission import Admission
+from tasks.answering.service.admission import Admission, Limit, Pace
 from tasks.answering.service.errors import ServiceError
 from tasks.answering.service.keys import ANYBODY, Key, Keys, Right
 from tasks.answering.service.live import LiveRelease
@@ -16,6 +16,7 @@ from tasks.answering.service.trial import Trial
 from tasks.config.service import ServiceConfig
 from tasks.registry.connection import MlflowClient
 
+T = TypeVar("T")
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -37,6 +38,19 @@ class Service:
     metrics: Metrics
     trial: Trial | None = None
     """Of the release that waits, where the settings ask for one."""
+    pace: Pace = field(default_factory=Pace)
+    """How fast each key asks."""
+
+    async def run(self, key: Key, work: Callable[[], T]) -> T:
+        """Answer or search in a thread. Raises what `Admission.run` raises."""
+        return await self.admission.run(
+            work, self.config.limits.seconds, key.id, self.limit_of(key, "requests_at_once")
+        )
+
+    def limit_of(self, key: Key, limit: Limit) -> int:
+        """The key's own, or that of the settings; 0 where there is none."""
+        own: int | None = getattr(key, limit)
+        return int(getattr(self.config.limits, limit)) if own is None else own
 
 
 async def service_of(request: Request) -> Service:
@@ -60,12 +74,14 @@ def key_of(request: Request, service: Service) -> Key:
 
 
 def needs(right: Right) -> Callable[..., Awaitable[Key]]:
-    """For a handler that only those with this right may use."""
+    """For a handler that only those with this right may use, as often as they may; who monitors always may."""
 
     async def allowed(request: Request, service: Annotated[Service, Depends(service_of)]) -> Key:
         key = key_of(request, service)
         if not key.may(right):
             raise ServiceError(403, f"this key has no right to {right}: it has {', '.join(key.rights)}", "no_right")
+        if right != "monitor":
+            service.pace.take(key.id, service.limit_of(key, "requests_per_minute"))
         return key
 
     return allowed

@@ -1,4 +1,4 @@
-"""What is kept of every answer: made from the answer after it was given, and written by somebody else, later.
+"""What is kept of every answer and search: made after it was given, and written by somebody else, later.
 
 The answer's thread only puts a record into a bounded queue. Where the queue is full, or MLflow does not take a
 record, the trace is lost and counted; the answer has been given long before.
@@ -8,8 +8,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from queue import Empty, Full, Queue
 from threading import Thread
@@ -17,20 +17,26 @@ from typing import Any, Protocol
 
 from tasks.config.service import TracingConfig
 from tasks.errors import RegistryError
-from tasks.records import Answer, Passage
-from tasks.registry.traces import SpanRecord, TraceRecord, new_trace_id
+from tasks.records import Answer, Found, Passage
+from tasks.registry.traces import ANSWER, PREFIX, SpanRecord, TraceRecord, new_trace_id
 
 log = logging.getLogger(__name__)
 
 BATCH = 50
+GATHER_SECONDS = 0.5
+"""So long a batch waits for more: one trace by itself costs the writer half as much again."""
 WAIT_SECONDS, END_SECONDS = 15.0, 5.0
 TENANT_TAG = "tandem.tenant"
 RELEASE_TAG = "tandem.release"
+SEARCH = "passages"
+"""Name of the traces of searches without an answer."""
 KEY_TAG = "tandem.key"
 KINDS = {"filters": "GUARDRAIL", "alone": "LLM", "search": "RETRIEVER", "grounding": "EVALUATOR", "generation": "LLM"}
 TEXTS = ("none", "questions", "answers", "passages")
 """Each with those before it."""
 NOTHING: Mapping[str, str] = {}
+Step = tuple[Any, Any, tuple[int, int] | None]
+"""Inputs, outputs, and tokens read and written."""
 
 
 class Writer(Protocol):
@@ -67,11 +73,11 @@ class Traces:
             self._writer.start()
             self._thread.start()
 
-    def new_id(self) -> str:
-        """The id of the next answer: that of its trace, or one that says that there is none."""
+    def new_id(self, untraced: str) -> str:
+        """The id of the next response: that of its trace, or one that begins otherwise where there is none."""
         if self.enabled and random.random() < self._config.sample:
             return new_trace_id()
-        return f"chatcmpl-{uuid.uuid4().hex}"
+        return f"{untraced}-{uuid.uuid4().hex}"
 
     def keep(self, record: TraceRecord) -> None:
         """Never waits."""
@@ -80,6 +86,21 @@ class Traces:
             self._queue.put_nowait(record)
         except Full:
             self._lose([record], "more traces wait than may")
+
+    @contextmanager
+    def failures(
+        self, trace_id: str, name: str, versions: Mapping[str, str], tags: Mapping[str, str]
+    ) -> Iterator[None]:
+        """Keep the kind of what is raised meanwhile, where the response of this id is traced."""
+        started = time.time_ns()
+        try:
+            yield
+        except Exception as error:
+            if is_traced(trace_id):
+                whole = SpanRecord(name, "CHAIN", started, time.time_ns(), attributes=versions)
+                told = {RELEASE_TAG: versions["release"], **tags}
+                self.keep(TraceRecord(trace_id, whole, (), told, type(error).__name__))
+            raise
 
     def wait_for(self, trace_id: str) -> None:
         """Return once a trace does not wait any more, whether it was written or lost. Raises RegistryError if it does.
@@ -119,9 +140,10 @@ class Traces:
     def _batch(self) -> list[TraceRecord] | None:
         """What waits, at least one; None at the end."""
         found = [self._queue.get()]
+        end = time.monotonic() + GATHER_SECONDS
         while len(found) < BATCH and found[-1] is not None:
             try:
-                found.append(self._queue.get_nowait())
+                found.append(self._queue.get(timeout=max(0.0, end - time.monotonic())))
             except Empty:
                 break
         if found[-1] is None:
@@ -136,20 +158,18 @@ class Traces:
         self._waiting.difference_update(record.trace_id for record in records)
 
 
+def is_traced(response_id: str) -> bool:
+    """Whether an id as `Traces.new_id` gives it is that of a trace."""
+    return response_id.startswith(PREFIX)
+
+
 def record_of(trace_id: str, answer: Answer, ended: int, texts: str, tags: Mapping[str, str] = NOTHING) -> TraceRecord:
     """What happened, from the answer's own times; `ended` in nanoseconds since the epoch.
 
     `texts` says which texts it may hold, as in `TracingConfig`.
     """
     allowed = TEXTS[: TEXTS.index(texts) + 1]
-    seconds = dict(answer.seconds)
-    now = start = ended - int(sum(seconds.values()) * 1e9)
-    steps = []
-    for name, lasted in seconds.items():
-        end = now + int(lasted * 1e9)
-        inputs, outputs, tokens = _of_step(name, answer, allowed)
-        steps.append(SpanRecord(name, KINDS.get(name, "CHAIN"), now, end, inputs, outputs, tokens=tokens))
-        now = end
+    steps = _steps(answer.seconds, ended, lambda name: _of_step(name, answer, allowed))
     told = {
         "refused": answer.refused,
         "alone": answer.alone,
@@ -158,19 +178,40 @@ def record_of(trace_id: str, answer: Answer, ended: int, texts: str, tags: Mappi
     }
     if "answers" in allowed:
         told["answer"] = answer.text
-    whole = SpanRecord("answer", "CHAIN", start, ended, _question(answer.question, allowed), told, answer.versions)
+    asked = _question(answer.question, allowed)
+    whole = SpanRecord(ANSWER, "CHAIN", steps[0].start, ended, asked, told, answer.versions)
     return TraceRecord(trace_id, whole, steps, {RELEASE_TAG: answer.versions["release"], **tags})
 
 
-def record_of_failure(
-    trace_id: str, versions: Mapping[str, str], started: int, ended: int, error: str, tags: Mapping[str, str] = NOTHING
+def record_of_search(
+    trace_id: str, query: str, found: Found, ended: int, texts: str, tags: Mapping[str, str] = NOTHING
 ) -> TraceRecord:
-    """A question that got no answer, and the kind of error."""
-    whole = SpanRecord("answer", "CHAIN", started, ended, attributes=versions)
-    return TraceRecord(trace_id, whole, (), {RELEASE_TAG: versions["release"], **tags}, error)
+    """As `record_of`, of a search without an answer; `query` without what a question's filter takes out of it."""
+    allowed = TEXTS[: TEXTS.index(texts) + 1]
+    asked = _question(query, allowed)
+    of_step: Mapping[str, Step] = {
+        "search": (asked, [_retrieved(passage, allowed) for passage in found.passages], None),
+        "filters": (None, [asdict(each) for each in found.filtered], None),
+    }
+    steps = _steps(found.seconds, ended, of_step.__getitem__)
+    told = {"found": [passage.id for passage in found.passages]}
+    whole = SpanRecord(SEARCH, "CHAIN", steps[0].start, ended, asked, told, found.versions)
+    return TraceRecord(trace_id, whole, steps, {RELEASE_TAG: found.versions["release"], **tags})
 
 
-def _of_step(name: str, answer: Answer, allowed: Sequence[str]) -> tuple[Any, Any, tuple[int, int] | None]:
+def _steps(seconds: Mapping[str, float], ended: int, of_step: Callable[[str], Step]) -> list[SpanRecord]:
+    """One after the other, the last one ended then."""
+    now = ended - int(sum(seconds.values()) * 1e9)
+    steps = []
+    for name, lasted in seconds.items():
+        end = now + int(lasted * 1e9)
+        inputs, outputs, tokens = of_step(name)
+        steps.append(SpanRecord(name, KINDS.get(name, "CHAIN"), now, end, inputs, outputs, tokens=tokens))
+        now = end
+    return steps
+
+
+def _of_step(name: str, answer: Answer, allowed: Sequence[str]) -> Step:
     if name == "search":
         return _question(answer.question, allowed), [_retrieved(passage, allowed) for passage in answer.passages], None
     if name == "filters":

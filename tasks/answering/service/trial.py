@@ -32,7 +32,7 @@ class Both:
 
     champion: Answer
     candidate: Answer | None
-    """None where it failed."""
+    """None where it failed, or came too late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Trial:
 
     `candidate` asks the registry which version waits, `load` proves and opens it, `compare` begins a comparison,
     `judged` says whether the two have been compared before, and `keep` keeps a verdict. All may block and raise.
-    An answer of a canary that takes more than `seconds` is as bad as none.
+    An answer that takes more than `seconds`, for which nobody would wait, is as bad as none.
     """
 
     def __init__(
@@ -193,12 +193,12 @@ class Trial:
         if running is None or running.contest.champion != champion.versions["release"]:
             return asked.answer(champion)
         picked = self._picks(conversation, running.contest.candidate)
+        begun = time.monotonic()
         if self.mode == "shadow":
             answer = asked.answer(champion)
-            if picked:
+            if picked and not self._is_late(begun):
                 self._put(running, _Copy(asked, answer), conversation)
             return answer
-        begun = time.monotonic()
         try:
             answer = asked.answer(running.assistant if picked else champion)
         except Exception as error:
@@ -207,8 +207,7 @@ class Trial:
                 raise
             self._fail(running, error)
             return asked.answer(champion)
-        late = time.monotonic() - begun > self._seconds  # nobody waits for it any more
-        self._put(running, One(None if late else answer, picked), conversation)
+        self._put(running, One(None if self._is_late(begun) else answer, picked), conversation)
         return answer
 
     def thumb(self, answer_id: str, release: str, up: bool) -> None:
@@ -221,6 +220,9 @@ class Trial:
         """The same for a whole conversation, and other conversations for another candidate."""
         digest = sha256(f"{candidate}\0{conversation.mark}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < self._config.share * 2**64
+
+    def _is_late(self, begun: float) -> bool:
+        return time.monotonic() - begun > self._seconds
 
     def _put(self, running: _Running, item: _Item, conversation: Conversation | None = None) -> None:
         """Never waits."""
@@ -309,11 +311,13 @@ class Trial:
         return new
 
     def _copy(self, running: _Running, item: _Copy) -> Answer | None:
+        begun = time.monotonic()
         try:
-            return item.asked.answer(running.assistant)
+            answer = item.asked.answer(running.assistant)
         except Exception as error:
             self._fail(running, error)
             return None
+        return None if self._is_late(begun) else answer
 
     def _fail(self, running: _Running, error: Exception) -> None:
         log.error("%s, on trial, failed: %s", running.contest.candidate, type(error).__name__)
