@@ -115,7 +115,7 @@ def _score(calibrated: Calibrated, pairs: Sequence[tuple[Asked, list[Passage]]])
 
 
 def _contradicting(asked: Asked, other: Asked, passages: Sequence[Passage]) -> Passage:
-    """A page that says of what was asked what answers another question; the first passage, where none has the answer."""
+    """A page that answers the question otherwise; the first passage, where none has the answer."""
     [answer, *_], [wrong, *_] = asked.answers, other.answers
     page = next((passage for passage in passages if answer in passage.text), passages[0])
     return replace(page, id="planted#0", document="planted", text=page.text.replace(answer, wrong))
