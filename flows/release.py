@@ -54,7 +54,7 @@ def one_release(config: ReleaseConfig, manifest: ReleaseManifest, run_id: str, h
     with timed(seconds, "guard"):
         guarded = guard(config, manifest)
     examined = with_guardrails(examined, guarded)
-    verdict = judge_release(config, examined, guarded, home)
+    verdict = judge_release(config, manifest, examined, guarded, home)
     done = summarise(config, manifest, examined, verdict, seconds, run_id)
     with timed(seconds, "register"):
         report = write_report(done, examined, guarded, calibrated, routed, config)

@@ -17,9 +17,10 @@ from tasks.evaluation.scores import HELD_OUT_LOSS, PREFERENCE_ACCURACY, Score
 from tasks.examine import Examined
 from tasks.guard import Guarded
 from tasks.maintain import Maintained
-from tasks.records import Verdict
-from tasks.registry.connection import connect
-from tasks.registry.pointers import held
+from tasks.records import ReleaseManifest, Verdict
+from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.pointers import held, pointers
+from tasks.registry.versions import load_manifest
 
 
 def judge(config: ReindexConfig, work: Work, maintained: Maintained, evaluation: Evaluation, home: Home) -> Verdict:
@@ -54,21 +55,38 @@ def judge_adapter(
     )
 
 
-def judge_release(config: ReleaseConfig, examined: Examined, guarded: Guarded, home: Home) -> Verdict:
+def judge_release(
+    config: ReleaseConfig, manifest: ReleaseManifest, examined: Examined, guarded: Guarded, home: Home
+) -> Verdict:
     """The verdict on a release."""
+    client = connect(home)
     verdict = decide_release(
         config.gate,
         config.promote,
         examined.contenders,
         examined.champion,
-        held(connect(home), config.name),
+        held(client, config.name),
         judge_guardrails(
             guarded.suite, guarded.outcomes, examined.contenders, examined.champion, config.gate.confidence
         )
         if guarded.suite
         else (),
+        _brought_back(client, manifest, examined.champion),
     )
     return replace(verdict, reasons=(*verdict.reasons, *examined.notes))
+
+
+def _brought_back(client: MlflowClient, manifest: ReleaseManifest, champion: int | None) -> str | None:
+    """The part of a release that a person rolled back, and why, where the live one still has what it was before."""
+    if champion is None:
+        return None
+    live = ReleaseManifest.from_json(load_manifest(client, manifest.release, champion)).parts
+    for kind, part in manifest.parts.items():
+        name, _, number = part.partition("@")
+        now = pointers(client, name)
+        if part != live.get(kind) and now.champion == int(number) and now.is_rolled_back:
+            return f"{part} was {now.hold}"
+    return None
 
 
 def compared_score(config: SftConfig | DpoConfig) -> str:

@@ -22,7 +22,8 @@ from tasks.registry.pointers import delete_version, pointers
 from tasks.registry.runs import read_text, start_run
 from tasks.registry.versions import list_versions, register
 from tasks.releases import open_release
-from tests.command import Tandem, golden_of_nights
+from tests.command import Tandem, call, golden_of_nights, site_of_nights, write_config
+from tests.nights import page
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 QUESTION = "how hot is green tea steeped"
@@ -91,6 +92,30 @@ def test_a_rollback_brings_back_index_and_prompt_in_one_move(home_of_nights: Hom
     assert "seventy degrees" in answer.text
     assert (answer.versions["index"], answer.versions["prompt"]) == ("docs@2", "answer@1")
     assert pointers(client, "docs").champion == 3  # what is live of the index by itself is another matter
+
+
+def test_a_release_with_a_part_that_was_rolled_back_need_not_be_as_good_as_the_live_one(
+    home_of_nights: Home, conf: Path, tmp_path: Path
+) -> None:
+    site = Path(shutil.copytree(site_of_nights(), tmp_path / "site"))
+    page(site, "harbour", "The harbour master lives in the red house by the lighthouse.")
+    source = {"name": "docs", "location": str(site)}
+    assert call("reindex", write_config(tmp_path, {"sources": [source], "golden": str(golden_of_nights())})) == 0
+    asked = [f"where does the harbour master live, pier {number}" for number in range(12)]
+    lines = [json.dumps({"query": question, "relevant": ["docs/harbour.md"]}) + "\n" for question in asked]
+    (tmp_path / "harbour.jsonl").write_text("".join(lines))
+    strict = {"golden": str(tmp_path / "harbour.jsonl"), "gate": {"min_rows": 1, "max_loss": 0.0}}
+    assert run(**strict).parts["index"] == "docs@4"
+    older = run(**strict, index="docs@3")
+    assert (older.decision, older.live) == ("reject", 1)
+    assert run(**strict).live == 3
+    roll_back("docs", None, "on call", "the harbour master moves", False, home_of_nights)
+    back = run(**strict)
+    assert (back.parts["index"], back.decision, back.live) == ("docs@3", "promote", 4)
+    [why] = [reason for reason in back.reasons if "champion" in reason]
+    assert why.endswith("That is no objection: docs@3 was rolled back by on call: the harbour master moves.")
+    floor = strict | {"gate": {"min_rows": 1, "floors": {"right": 0.9}}}
+    assert run(**floor).decision == "reject"
 
 
 def test_what_a_live_release_stands_on_cannot_be_deleted_nor_a_broken_release_go_live(

@@ -91,8 +91,12 @@ def decide_release(
     champion: int | None,
     held: str | None = None,
     guardrails: Iterable[tuple[Decision, str]] = (),
+    brought_back: str | None = None,
 ) -> Verdict:
     """Whether a release goes live.
+
+    One with a part that a person rolled back must keep its floors and is not measured against the live one, whose part
+    that person took out.
 
     Args:
         gate: thresholds.
@@ -101,6 +105,7 @@ def decide_release(
         champion: number of the live version; None for the first.
         held: the reason of a hold that stands against the release, if any.
         guardrails: what the guardrail suite says for and against it.
+        brought_back: the part that a person rolled back, and why, if any.
     """
     by_name = {who: {name: score for name, score in of.items() if score.rows} for who, of in contenders.items()}
     ours, theirs = (by_name.get(who, {}) for who in (CANDIDATE, CHAMPION))
@@ -109,6 +114,8 @@ def decide_release(
     if RIGHT in ours:
         found["promote"].append(say_value(RIGHT, ours[RIGHT].estimate, ours[RIGHT].confidence, QUESTIONS.many))
         decision, sentence = judge_champion(ours[RIGHT], theirs.get(RIGHT), champion, gate, QUESTIONS)
+        if brought_back and decision != "promote":
+            decision, sentence = "promote", f"{sentence} That is no objection: {brought_back}."
         found[decision].append(sentence)
     for decision, sentence in guardrails:
         found[decision].append(sentence)

@@ -23,6 +23,8 @@ EXPERIMENT = "ledger"
 VOID_TAG = "void"
 LONGEST_REASON = 4000
 What = Literal["champion", "candidate", "previous", "hold"]
+ROLLED_BACK = "rolled back"
+"""How the reason of a hold begins that a rollback left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class Pointers:
     candidate: int | None = None
     previous: int | None = None
     hold: str | None = None
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether a rollback is the reason of the hold."""
+        return (self.hold or "").startswith(ROLLED_BACK)
 
 
 @dataclass(frozen=True, slots=True)

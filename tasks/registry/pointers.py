@@ -89,7 +89,7 @@ def rollback(
     if target == now.champion:
         raise RefusedError(f"version {target} of {name} is live already")
     _prove(client, name, target, prove)
-    after = replace(_with_champion(now, target), hold=_hold_text("rolled back", by, reason))
+    after = replace(_with_champion(now, target), hold=_hold_text(ledger.ROLLED_BACK, by, reason))
     if dry_run:
         return _describe(name, "champion", now, after, ledger.time_of_next(None), by, reason)
     return _move(client, name, "champion", now, after, last, by, reason).move
