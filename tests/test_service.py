@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.tracing.client import TracingClient
 
+from tasks.answering.retrieving import Found
 from tasks.answering.service.keys import add_key, read_keys, revoke_key
 from tasks.answering.service.tracing import Traces, record_of
 from tasks.config.service import ServiceConfig, TracingConfig
@@ -371,7 +372,7 @@ def test_one_request_too_many_is_told_so_at_once_and_a_late_answer_is_given_up(s
     release = threading.Event()
     with served(shared, limits=limits) as serving, ThreadPoolExecutor(2) as pool:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tasks.answering.assistant.Assistant.search", lambda *_: release.wait(60) and [])
+            patch.setattr("tasks.answering.assistant.Assistant.search", lambda *_: release.wait(60) and Found([]))
             held = [pool.submit(serving.ask) for _ in range(2)]
             wait_for(lambda: serving.service.admission.full)
             refused = serving.ask()

@@ -74,6 +74,6 @@ def _search(
     service: Service, query: str, k: int, mode: Mode | None, filters: Filters
 ) -> tuple[Sequence[Passage], Sequence[Filtered], dict[str, str]]:
     assistant = service.live.assistant
-    found = assistant.reader.search([query], k=SPARE * k, mode=mode, filters=filters)[0]
-    passages, filtered = screen_passages(found, k, assistant.policy.filters)
+    found = assistant.search(query, filters, SPARE * k, mode=mode)
+    passages, filtered = screen_passages(found.passages, k, assistant.policy.filters)
     return passages, filtered, {name: assistant.versions[name] for name in ("release", "index")}
