@@ -1,0 +1,235 @@
+"""Retrieval that tries harder, beside one search: what it finds and costs, on real questions and on two documents.
+
+    python -m tests.benchmarks.harder_retrieval [--questions 300]
+
+A question at a time, as the service asks; the settings take turns within each question.
+"""
+
+import argparse
+import json
+import random
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from tasks.config.settings import find_home
+from tests.benchmarks.installation import new_home
+from tests.benchmarks.reporting import save, table
+from tests.realdata import SHARED
+
+OFF: dict[str, Any] = {}
+RANKED = {
+    "off": OFF,
+    "feedback": {"expansion": "feedback"},
+    "2 hops": {"hops": 2},
+    "3 hops": {"hops": 3},
+    "feedback, 2 hops": {"expansion": "feedback", "hops": 2},
+}
+READ = {"off": OFF, "1 neighbour": {"neighbours": 1}, "2 neighbours": {"neighbours": 2}}
+K, PASSAGES = 10, 5
+SEED, FIRMS = 5, 120
+SYLLABLES = re.findall("..", "bakelimonurasetivodufagihojakuleminoparisotavewo")
+SHORTEST = 4
+"""Letters of an answer that stands for itself in another question."""
+
+
+def ask(
+    reader: Any, questions: Sequence[str], settings: Mapping[str, dict[str, Any]]
+) -> tuple[dict[str, list[Any]], dict[str, float]]:
+    """By setting, the passages found for each question, and the median milliseconds a question."""
+    from tasks.answering.extractive import ExtractiveGenerator
+    from tasks.answering.retrieving import Scope, retrieve
+    from tasks.config.answering import PolicyConfig
+    from tasks.index.search import Filters
+
+    policies = {name: PolicyConfig.model_validate({"retrieval": each}) for name, each in settings.items()}
+    found: dict[str, list[Any]] = {name: [] for name in settings}
+    seconds: dict[str, list[float]] = {name: [] for name in settings}
+    for question in ["warm up", *questions]:
+        for name, policy in policies.items():
+            start = perf_counter()
+            passages = retrieve(question, K, Scope(reader, Filters()), policy, ExtractiveGenerator(2)).passages
+            seconds[name].append(perf_counter() - start)
+            found[name].append(passages)
+    return (
+        {name: of[1:] for name, of in found.items()},
+        {name: 1000 * float(np.median(of[1:])) for name, of in seconds.items()},
+    )
+
+
+def rank(reader: Any, queries: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """By setting, MRR@10, recall, the share of questions of which every document is among the first, and the time."""
+    from tasks.evaluation.retrieval import score
+
+    found, milliseconds = ask(reader, [query.query for query in queries], RANKED)
+    scores = {}
+    for name, lists in found.items():
+        means = score(queries, [[(each.document, each.id) for each in passages] for passages in lists]).means
+        scores[name] = {
+            "MRR@10": means["mrr"].mean,
+            "recall@5": means["recall@5"].mean,
+            "recall@10": means["recall@10"].mean,
+            "all in 5": share_of_whole(queries, lists, PASSAGES),
+            "all in 10": share_of_whole(queries, lists, K),
+            "ms": milliseconds[name],
+        }
+    return scores
+
+
+def share_of_whole(queries: Sequence[Any], lists: Sequence[Any], count: int) -> float:
+    return float(
+        np.mean(
+            [
+                {*query.relevant} <= {passage.document for passage in passages[:count]}
+                for query, passages in zip(queries, lists, strict=True)
+            ]
+        )
+    )
+
+
+def read(reader: Any, asked: Sequence[tuple[str, str]]) -> dict[str, dict[str, float]]:
+    """By setting, how often the answer stands in what is read, the words that this has, and the time."""
+    found, milliseconds = ask(reader, [question for question, _ in asked], READ)
+    scores = {}
+    for name, lists in found.items():
+        held = {
+            count: float(
+                np.mean(
+                    [
+                        any(answer in passage.text for passage in passages[:count])
+                        for (_, answer), passages in zip(asked, lists, strict=True)
+                    ]
+                )
+            )
+            for count in (1, PASSAGES)
+        }
+        words = [sum(len(passage.text.split()) for passage in passages[:PASSAGES]) for passages in lists]
+        scores[name] = {
+            "answer in the first": held[1],
+            "answer in 5": held[PASSAGES],
+            "words of 5": float(np.mean(words)),
+            "ms": milliseconds[name],
+        }
+    return scores
+
+
+def write_firms(folder: Path) -> list[Any]:
+    """Pages on lighthouses, each of which names the firm that built it, and four pages on each firm."""
+    from tasks.evaluation.golden import GoldenQuery
+
+    chance = random.Random(SEED)
+
+    def name() -> str:
+        return "".join(chance.sample(SYLLABLES, 3)).capitalize()
+
+    queries = []
+    for number in range(FIRMS):
+        place, firm, town, year = name(), name(), name(), 1850 + chance.randrange(150)
+        pages = {
+            "light": f"The lighthouse of {place} was built in {year} by the firm {firm}. It is "
+            f"{chance.randrange(20, 80)} metres high and open on Sundays.",
+            "seat": f"{firm} is a firm with its seat in {town}. It has {chance.randrange(20, 900)} workers.",
+            "past": f"{firm} was founded by {name()} in {year - 30}. For years {firm} made nothing but bells.",
+            "head": f"Since {year + 20} {firm} has been led by {name()}, who joined {firm} as a clerk.",
+            "court": f"{firm} lost a case about the river {name()}. The court let {firm} pay for the damage.",
+        }
+        for kind, text in pages.items():
+            (folder / f"{kind}{number}.md").write_text(text, "utf-8")
+        asked = f"In which town has the firm that built the lighthouse of {place} its seat?"
+        relevant = (f"docs/light{number}.md", f"docs/seat{number}.md")
+        queries.append(GoldenQuery(query=asked, relevant=relevant, id=str(number)))
+    return queries
+
+
+def compose_from_xquad() -> list[Any]:
+    """Questions of xquad in which what another paragraph of the article answers is put as that question."""
+    from tasks.evaluation.golden import GoldenQuery
+
+    articles = json.loads((SHARED / "xquad" / "xquad.en.json").read_text("utf-8"))["data"]
+    composed: dict[tuple[str, str, str], str] = {}
+    number = 0
+    for article in articles:
+        pages = {f"docs/{number + place}.md": paragraph for place, paragraph in enumerate(article["paragraphs"])}
+        number += len(pages)
+        known = [
+            (page, each["question"], each["answers"][0]["text"]) for page, of in pages.items() for each in of["qas"]
+        ]
+        for page, question, answer in known:
+            if len(answer) < SHORTEST or not answer[0].isupper() or answer in question:
+                continue
+            word = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)")
+            for other, asked, _ in known:
+                if other != page and word.search(asked):
+                    composed.setdefault((page, other, answer), word.sub(f"“{question}”", asked))
+    return [
+        GoldenQuery(query=asked, relevant=(page, other), id=str(place))
+        for place, ((page, other, _), asked) in enumerate(composed.items())
+    ]
+
+
+def write_articles(folder: Path) -> list[tuple[str, str]]:
+    """A page an article of xquad, and its questions with an answer to each."""
+    asked = []
+    for number, article in enumerate(json.loads((SHARED / "xquad" / "xquad.en.json").read_text("utf-8"))["data"]):
+        paragraphs = article["paragraphs"]
+        (folder / f"{number}.md").write_text("\n\n".join(each["context"] for each in paragraphs), "utf-8")
+        asked += [(each["question"], each["answers"][0]["text"]) for of in paragraphs for each in of["qas"]]
+    return asked
+
+
+def measured(
+    write: Callable[[Path], list[Any]],
+    score: Callable[[Any, list[Any]], dict[str, dict[str, float]]],
+    most: int,
+    **settings: Any,
+) -> dict[str, dict[str, float]]:
+    """The scores by setting, of at most so many questions over the index of what is written."""
+    from tests.public_questions import open_index
+
+    with tempfile.TemporaryDirectory() as folder:
+        new_home(Path(folder) / "home")
+        (site := Path(folder) / "site").mkdir()
+        asked = write(site)
+        kept = random.Random(SEED).sample(asked, min(most, len(asked)))
+        return score(open_index(site, find_home(), **settings), kept)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--questions", type=int, default=300, help="Most questions of each kind.")
+    most = parser.parse_args().questions
+
+    from tests.public_questions import write_scifact, write_xquad
+
+    def compose(folder: Path) -> list[Any]:
+        write_xquad(folder)
+        return compose_from_xquad()
+
+    found = {
+        "xquad": measured(write_xquad, rank, most),
+        "scifact, a tenth of the abstracts": measured(lambda folder: write_scifact(folder, 200, 10), rank, most),
+        "two documents, generated": measured(write_firms, rank, most),
+        "two documents, composed of xquad": measured(compose, rank, most),
+        "neighbours, xquad in passages of 64 tokens": measured(
+            write_articles, read, most, chunking={"max_tokens": 64, "overlap_tokens": 0}
+        ),
+    }
+    parts = []
+    for name, scores in found.items():
+        columns = list(next(iter(scores.values())))
+        rows = [[setting, *(values[column] for column in columns)] for setting, values in scores.items()]
+        parts.append(f"## {name}\n\n{table(['', *columns], rows)}")
+    text = (
+        f"At most {most} questions each. *All in 5* is the share of questions all of whose documents are among the "
+        "five passages that a release reads by default; *ms* is the median time of a search, with all that it takes."
+    )
+    save("harder_retrieval", "Retrieval that tries harder", {"scores": found}, [text, *parts])
+
+
+if __name__ == "__main__":
+    main()
