@@ -105,6 +105,18 @@ def test_a_question_that_needs_two_documents_is_answered_with_two_hops_only(tmp_
     assert "Anders Moller: yard at Ribe. [2]" in two.text
 
 
+def test_whichever_sentence_names_what_is_asked_leads_on_and_what_it_left_open_decides(tmp_path: Path) -> None:
+    """The first sentence has all words of the question, and none that leads to the yard."""
+    pages = SKAGEN | {
+        "skagen": ["Skagen lighthouse builder fame. Swans nest near. Anders Moller drew plans."],
+        "swans": ["Swans nest near. Swans."],
+        "grave": ["Anders Moller: grave."],
+    }
+    index = reader(tmp_path, batch(pages), mode="text")
+    found = release(index, retrieval={"hops": 2}).search("Skagen lighthouse builder yard").passages
+    assert documents(found)[:2] == ["skagen", "moller"]
+
+
 def test_a_third_hop_goes_on_from_what_the_second_found(tmp_path: Path) -> None:
     chain = SKAGEN | {"ribe": ["Ribe: swans."]}
     index = reader(tmp_path, batch(chain), mode="text")

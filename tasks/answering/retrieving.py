@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import chain, takewhile, zip_longest
 from math import log
 
-from tasks.answering.extractive import weigh
 from tasks.answering.filters import may_be_read, screen_passages, screen_question
 from tasks.answering.generators import Generator
-from tasks.answering.sentences import STOP_WORDS, WORD
+from tasks.answering.sentences import STOP_WORDS, WORD, content_words, split
 from tasks.config.answering import FiltersConfig, PolicyConfig
 from tasks.index.search import Filters, IndexReader, Mode
 from tasks.records import Generated, Passage
@@ -28,6 +27,10 @@ TELLING = 5
 """Words of a passage that are searched for."""
 COMPARED = 20
 """Passages by which it is judged how telling a word is."""
+SENTENCES = 8
+"""Most sentences of a passage that lead on."""
+LED_TO = 5
+"""Passages that each of them leads to before all others."""
 QUERIES = 3
 """Most lines of a language model that are searched for."""
 BREAK = "\n\n"
@@ -163,28 +166,33 @@ def _by_lines(text: str, scope: Scope, filters: FiltersConfig) -> list[list[Pass
 def _further_hops(question: str, found: Sequence[Passage], scope: Scope, policy: PolicyConfig) -> list[list[Passage]]:
     """The ranking of each hop after the first: what the best passage of the hop before leads to, in other documents.
 
-    It leads by its sentence that covers the question best: the telling words of this are looked for in texts, the
-    question together with it by meaning.
+    Of what its sentences lead to, those come first that hold most of the question's words that it left open.
     """
     rankings = [list(found)]
     led: set[str] = set()
+    left_open = content_words(question)
     for _ in range(policy.retrieval.hops - 1):
         compared, _ = screen_passages(rankings[-1], COMPARED, policy.filters)
         if not compared:
             break
         led.add(compared[0].document)
-        sentence = _best_sentence(question, compared[0])
-        words = " ".join(telling_words(sentence, compared, question))
-        if not words:
-            break
-        [led_to] = scope.search_else([words], DEPTH, [f"{question} {sentence}"])
-        rankings.append([passage for passage in led_to if passage.document not in led])
+        left_open -= content_words(compared[0].text)
+        others = [[each for each in of if each.document not in led] for of in _by_sentences(question, compared, scope)]
+        first = take_turns([of[:LED_TO] for of in others])
+        first.sort(key=lambda passage: -len(left_open & content_words(passage.text)))
+        rankings.append(list(_first_of_each([*first, *take_turns(others)]).values()))
     return rankings[1:]
 
 
-def _best_sentence(question: str, passage: Passage) -> str:
-    [evidence] = weigh(question, [passage])
-    return max(evidence.sentences, key=lambda sentence: sentence[1], default=(passage.text, 0.0))[0]
+def _by_sentences(question: str, compared: Sequence[Passage], scope: Scope) -> list[list[Passage]]:
+    """What each sentence of the first passage finds: its telling words in texts, the question and it by meaning.
+
+    Which of them names what the question is after cannot be told by the words of the question.
+    """
+    sentences = split(compared[0].text, compared[0].language or "en")[:SENTENCES]
+    words = {sentence: " ".join(telling_words(sentence, compared, question)) for sentence in sentences}
+    telling = [sentence for sentence in words if words[sentence]]
+    return scope.search_else([words[each] for each in telling], DEPTH, [f"{question} {each}" for each in telling])
 
 
 def _with_neighbours(found: Sequence[Passage], reach: int, scope: Scope, filters: FiltersConfig) -> list[Passage]:

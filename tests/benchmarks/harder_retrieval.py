@@ -1,6 +1,6 @@
 """Retrieval that tries harder, beside one search: what it finds and costs, on real questions and on two documents.
 
-    python -m tests.benchmarks.harder_retrieval [--questions 300]
+    python -m tests.benchmarks.harder_retrieval [--questions 150]
 
 A question at a time, as the service asks; the settings take turns within each question.
 """
@@ -32,8 +32,41 @@ RANKED = {
 }
 READ = {"off": OFF, "1 neighbour": {"neighbours": 1}, "2 neighbours": {"neighbours": 2}}
 K, PASSAGES = 10, 5
-SEED, FIRMS = 5, 120
+SEED, CHAINS = 5, 100
 SYLLABLES = re.findall("..", "bakelimonurasetivodufagihojakuleminoparisotavewo")
+KINDS = {
+    "firms": (
+        "In which town has the firm that built the lighthouse of {a} its seat?",
+        (
+            "The lighthouse of {a} was built in {year} by the firm {b}. It is {number} metres high, open on Sundays.",
+            "{b} is a firm with its seat in {c}. It has {number} workers.",
+            "{b} was founded by {d} in {year}. For years {b} made nothing but bells.",
+            "Since {year} {b} has been led by {e}, who joined {b} as a clerk.",
+            "{b} lost a case about the river {f}. The court let {b} pay for the damage.",
+        ),
+    ),
+    "novels": (
+        "Where was the author of {a} born?",
+        (
+            "{a} is a novel of {year}. It tells of two brothers who leave their village in winter. {b} {c} wrote it in "
+            "a year, and {d} printed it.",
+            "{b} {c} grew up in {e} as the child of a baker. The house in which {c} was born still stands there.",
+            "The {f} prize went to {b} {c} for a volume of poems, which the jury called brave.",
+            "{b} {c} gave the papers of half a life to the archive of {g}, where readers may see them.",
+        ),
+    ),
+    "dishes": (
+        "Which ship did the inventor of {a} work on?",
+        (
+            "{a} is a dish of beans and smoked fish. It is eaten cold. The recipe was first written down by the cook "
+            "{b} {c}, and many families change it.",
+            "{b} {c} served on the vessel {d} for {number} years and died on {e}.",
+            "A street was named after {b} {c} in {year}.",
+        ),
+    ),
+}
+"""What is asked, and the pages: what names somebody, what answers, and what else is told. Of the last kind, the page
+that answers shares no word with the question."""
 SHORTEST = 4
 """Letters of an answer that stands for itself in another question."""
 
@@ -118,32 +151,25 @@ def read(reader: Any, asked: Sequence[tuple[str, str]]) -> dict[str, dict[str, f
     return scores
 
 
-def write_firms(folder: Path) -> list[Any]:
-    """Pages on lighthouses, each of which names the firm that built it, and four pages on each firm."""
-    from tasks.evaluation.golden import GoldenQuery
+def write_two_documents(kind: str) -> Callable[[Path], list[Any]]:
+    """Writes pages of a kind, each of which names something that other pages tell of, and what is asked over both."""
 
-    chance = random.Random(SEED)
+    def write(folder: Path) -> list[Any]:
+        from tasks.evaluation.golden import GoldenQuery
 
-    def name() -> str:
-        return "".join(chance.sample(SYLLABLES, 3)).capitalize()
+        chance = random.Random(SEED)
+        asked, pages = KINDS[kind]
+        queries = []
+        for number in range(CHAINS):
+            names = {name: "".join(chance.sample(SYLLABLES, 3)).capitalize() for name in "abcdefg"}
+            values = names | {"year": 1850 + chance.randrange(150), "number": chance.randrange(20, 80)}
+            for place, page in enumerate(pages):
+                (folder / f"{number}-{place}.md").write_text(page.format(**values), "utf-8")
+            relevant = (f"docs/{number}-0.md", f"docs/{number}-1.md")
+            queries.append(GoldenQuery(query=asked.format(**values), relevant=relevant, id=str(number)))
+        return queries
 
-    queries = []
-    for number in range(FIRMS):
-        place, firm, town, year = name(), name(), name(), 1850 + chance.randrange(150)
-        pages = {
-            "light": f"The lighthouse of {place} was built in {year} by the firm {firm}. It is "
-            f"{chance.randrange(20, 80)} metres high and open on Sundays.",
-            "seat": f"{firm} is a firm with its seat in {town}. It has {chance.randrange(20, 900)} workers.",
-            "past": f"{firm} was founded by {name()} in {year - 30}. For years {firm} made nothing but bells.",
-            "head": f"Since {year + 20} {firm} has been led by {name()}, who joined {firm} as a clerk.",
-            "court": f"{firm} lost a case about the river {name()}. The court let {firm} pay for the damage.",
-        }
-        for kind, text in pages.items():
-            (folder / f"{kind}{number}.md").write_text(text, "utf-8")
-        asked = f"In which town has the firm that built the lighthouse of {place} its seat?"
-        relevant = (f"docs/light{number}.md", f"docs/seat{number}.md")
-        queries.append(GoldenQuery(query=asked, relevant=relevant, id=str(number)))
-    return queries
+    return write
 
 
 def compose_from_xquad() -> list[Any]:
@@ -201,7 +227,7 @@ def measured(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=int, default=300, help="Most questions of each kind.")
+    parser.add_argument("--questions", type=int, default=150, help="Most questions of each kind.")
     most = parser.parse_args().questions
 
     from tests.public_questions import write_scifact, write_xquad
@@ -212,8 +238,10 @@ def main() -> None:
 
     found = {
         "xquad": measured(write_xquad, rank, most),
-        "scifact, a tenth of the abstracts": measured(lambda folder: write_scifact(folder, 200, 10), rank, most),
-        "two documents, generated": measured(write_firms, rank, most),
+        "scifact, a twentieth of the other abstracts": measured(
+            lambda folder: write_scifact(folder, 150, 20), rank, most
+        ),
+        **{f"two documents, {kind}": measured(write_two_documents(kind), rank, most) for kind in KINDS},
         "two documents, composed of xquad": measured(compose, rank, most),
         "neighbours, xquad in passages of 64 tokens": measured(
             write_articles, read, most, chunking={"max_tokens": 64, "overlap_tokens": 0}
