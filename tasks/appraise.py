@@ -11,13 +11,11 @@ from tasks.config.settings import find_home
 from tasks.evaluation.golden import GoldenQuery, document_of
 from tasks.evaluation.releases import is_relevant
 from tasks.evaluation.stages import Row, said
+from tasks.examine import find_both_ways
 from tasks.index.search import Filters
 from tasks.progress import progress
 from tasks.records import Answer, Passage
 from tasks.releases import open_release
-
-DEPTH = 50
-"""Passages asked for, so that ten documents are among them, and enough without the relevant ones."""
 
 
 @task(name="appraise", task_run_name="appraise {pinned}")
@@ -35,8 +33,7 @@ def appraise(pinned: str, queries: Sequence[GoldenQuery]) -> list[Row]:
 
 def _ask(assistant: Assistant, query: GoldenQuery) -> Row:
     read = SPARE * assistant.policy.passages
-    found = assistant.reader.search([query.query], k=DEPTH, filters=Filters(tenant=query.tenant))[0]
-    others = [passage for passage in found if not is_relevant(passage, query)]
+    found, others = find_both_ways(assistant, query)
     whole = assistant.answer_from(query.query, found[:read])
     return Row(
         query=query,

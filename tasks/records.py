@@ -182,9 +182,9 @@ class Passage:
     parsed_key: str
     """Where the converted text of the whole document lies in the content store."""
     similarity: float | None = None
-    """Cosine to the query; None where only full text was searched."""
+    """Cosine to the query; None where only full text was searched, or only another query found it."""
     match: float = 0.0
-    """BM25 score; 0 where full text did not find it."""
+    """BM25 score; 0 where full text did not find it by the query itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +290,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Searched:
     """What a release's search found, without an answer."""
 
     passages: tuple[Passage, ...]

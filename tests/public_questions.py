@@ -48,16 +48,22 @@ def _golden(id: str, query: str, pages: list[str]) -> GoldenQuery:
     return GoldenQuery(query=query, relevant=tuple(f"docs/{page}.md" for page in pages), id=id)
 
 
+def open_index(site: Path, home: Home, precision: str = "auto", **settings: object) -> IndexReader:
+    """The index that a night makes of the site."""
+    source = {"name": "docs", "location": str(site)}
+    config = ReindexConfig.model_validate(
+        {"name": "docs", "sources": [source], "embedder": {"precision": precision}} | settings
+    )
+    work, prepared = quick_night(config, home)
+    assert not prepared.failed
+    return IndexReader(IndexStore.open(home.lancedb, work.table), load_embedder(config.embedder, home), config.search)
+
+
 def measure(
     queries: list[GoldenQuery], site: Path, home: Home, precision: str, modes: tuple[Mode, ...]
 ) -> dict[str, Estimate]:
     """nDCG@10 by mode, of the index that a night makes of the site."""
-    source = {"name": "docs", "location": str(site)}
-    embedder = {"precision": precision}
-    config = ReindexConfig.model_validate({"name": "docs", "sources": [source], "embedder": embedder})
-    work, prepared = quick_night(config, home)
-    assert not prepared.failed
-    reader = IndexReader(IndexStore.open(home.lancedb, work.table), load_embedder(config.embedder, home), config.search)
+    reader = open_index(site, home, precision)
     scores: dict[str, Estimate] = {}
     for mode in modes:
         found = reader.search([query.query for query in queries], DEPTH, mode)

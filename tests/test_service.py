@@ -16,13 +16,14 @@ from mlflow import MlflowClient
 from mlflow.tracing.client import TracingClient
 
 from tasks.answering.assistant import Assistant
+from tasks.answering.retrieving import Found
 from tasks.answering.service.keys import add_key, read_keys, revoke_key
 from tasks.answering.service.tracing import Traces, record_of, record_of_search
 from tasks.answering.service.trial import Trial
 from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import Home
 from tasks.errors import ConfigError, ModelError, RegistryError, StoreError
-from tasks.records import Found, Passage
+from tasks.records import Passage, Searched
 from tasks.registry.connection import connect, registry
 from tasks.registry.traces import TraceRecord, read_traces
 from tasks.registry.versions import load_manifest, register_prompt
@@ -423,7 +424,7 @@ def test_one_request_too_many_is_told_so_at_once_and_a_late_answer_is_given_up(s
     release = threading.Event()
     with served(shared, limits=limits) as serving, ThreadPoolExecutor(2) as pool:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tasks.answering.assistant.Assistant.search", lambda *_: release.wait(60) and [])
+            patch.setattr("tasks.answering.assistant.Assistant.search", lambda *_: release.wait(60) and Found([]))
             held = [pool.submit(serving.ask) for _ in range(2)]
             wait_for(lambda: serving.service.admission.full)
             refused = serving.ask()
@@ -716,6 +717,6 @@ def test_a_trace_holds_only_the_texts_that_it_may(desk: Serving, texts: str, hel
     # the bridge is found and is not part of the answer
     marks = {"question": QUESTION, "answer": "eighty degrees", "passage": "heavier than seven tonnes"}
     assert {name for name, mark in marks.items() if mark in record} == held
-    found = Found(answer.passages, answer.versions, {"search": 0.1, "filters": 0.1})
+    found = Searched(answer.passages, answer.versions, {"search": 0.1, "filters": 0.1})
     searched = str(record_of_search("tr-2", QUESTION, found, time.time_ns(), texts))
     assert {name for name in ("question", "passage") if marks[name] in searched} == held - {"answer"}

@@ -1,6 +1,6 @@
 """The assistant: a question in, passages found, an answer that cites them or a refusal that says where it looked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.answering.condensing import by_model, by_words
@@ -16,11 +16,12 @@ from tasks.answering.filters import (
 from tasks.answering.generators import Generator, Turn
 from tasks.answering.grounding import Grounding
 from tasks.answering.prompting import ask_for_json, fill
+from tasks.answering.retrieving import Found, Scope, retrieve
 from tasks.answering.routing import certainty, needs_search, turns_alone
 from tasks.answering.structured import AnswerSchema
 from tasks.config.answering import PolicyConfig
 from tasks.errors import SchemaError
-from tasks.index.search import Filters, IndexReader
+from tasks.index.search import Filters, IndexReader, Mode
 from tasks.records import Answer, Generated, Passage
 from tasks.timing import timed
 
@@ -107,13 +108,26 @@ class Assistant:
             if draft and certainty(draft, self.policy.routing) >= self.alone_from:
                 return self._alone(asked, draft, seconds)
         with timed(seconds, "search"):
-            found = self.search(asked.text, tenant)
-        answer = self._answer(asked, found, seconds, schema)
+            found = self.search(asked.text, Filters(tenant=tenant))
+        answer = _with_tokens_of(self._answer(asked, found.passages, seconds, schema), found)
         return _with_tokens_of(answer, draft) if draft else answer
 
-    def search(self, question: str, tenant: str | None = None) -> Sequence[Passage]:
-        """The passages for a question: more than it is answered from, because filters may leave some out."""
-        return self.reader.search([question], k=SPARE * self.policy.passages, filters=Filters(tenant=tenant))[0]
+    def search(
+        self,
+        question: str,
+        filters: Filters = Filters(),
+        k: int | None = None,
+        *,
+        mode: Mode | None = None,
+        without: Callable[[Passage], bool] | None = None,
+    ) -> Found:
+        """The passages for a question, looked for as the policy says.
+
+        `k` of them; by default more than it is answered from, because the policy's filters may leave some out. With
+        `without`, as if the passages that it names were not there.
+        """
+        scope = Scope(self.reader, filters, mode, without)
+        return retrieve(question, k or SPARE * self.policy.passages, scope, self.policy, self.generator)
 
     def answer_from(self, question: str, passages: Sequence[Passage]) -> Answer:
         """Answer from these passages, or refuse where they are not likely enough to hold the answer."""
@@ -194,5 +208,5 @@ class Assistant:
             return show_conflicts(answer)
 
 
-def _with_tokens_of(answer: Answer, made: Generated) -> Answer:
+def _with_tokens_of(answer: Answer, made: Generated | Found) -> Answer:
     return replace(answer, tokens_in=answer.tokens_in + made.tokens_in, tokens_out=answer.tokens_out + made.tokens_out)

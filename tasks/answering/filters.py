@@ -78,7 +78,7 @@ def screen_passages(
     for passage in passages:
         if len(kept) == count:
             break
-        if filters.orders and gives_orders("\n".join((passage.title or "", *passage.heading, passage.text))):
+        if not may_be_read(passage, filters):
             filtered.append(Filtered(passage.id, ORDERS, "withheld"))
         elif filters.answer == "off":
             kept.append(passage)
@@ -87,6 +87,11 @@ def screen_passages(
             kept.append(clean)
             filtered += [Filtered(passage.id, kind, "redacted") for kind in kinds]
     return tuple(kept), tuple(filtered)
+
+
+def may_be_read(passage: Passage, filters: FiltersConfig) -> bool:
+    """Whether it gives no orders to the assistant, as far as the policy cares."""
+    return not (filters.orders and gives_orders("\n".join((passage.title or "", *passage.heading, passage.text))))
 
 
 def screen_answer(text: str, passages: int, prompt: Sequence[Turn], filters: FiltersConfig) -> Said:

@@ -97,6 +97,28 @@ class FiltersConfig(Strict):
     """What it says instead; `{reason}` stands for what speaks against it."""
 
 
+class RetrievalConfig(Strict):
+    """How hard it looks for passages: beyond one search, everything costs time."""
+
+    expansion: Literal["nothing", "feedback", "model"] = "nothing"
+    """Search by the question alone; again with words that set the best passage apart from the others; or also by what
+    the release's language model writes, where it was not only trained for something else."""
+    instruction: str = (
+        "Write three lines and nothing else, in the language of the question: the question in other words, the "
+        "question in yet other words, and a sentence that might answer it."
+    )
+    """What a language model is told; the first three lines that it writes are searched for."""
+    hops: int = Field(1, ge=1, le=4)
+    """Searches in a row, each after the first by what the best passage of the one before says, for questions whose
+    answer lies in several documents."""
+    neighbours: int = Field(0, ge=0, le=10)
+    """So many passages before and after each found one, of the same document, are read with it as one passage."""
+
+    @property
+    def is_one_search(self) -> bool:
+        return self.expansion == "nothing" and self.hops == 1
+
+
 class CondensingConfig(Strict):
     """How a conversation becomes one question."""
 
@@ -145,6 +167,8 @@ class PolicyConfig(Strict):
     """What it is for."""
     passages: int = Field(5, ge=1, le=50)
     """Passages that a question is answered from."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    """How hard it looks for them."""
     refusal: str = "I do not know: nothing in {searched} answers this."
     """What it says where nothing is relevant; `{searched}` stands for what was searched."""
     generator: GeneratorConfig = GeneratorConfig()
@@ -169,6 +193,10 @@ class PolicyConfig(Strict):
             raise ValueError("routing.alone is for a model, and the generator is extractive: leave it out")
         if self.condensing.by == "model" and self.generator.kind == "extractive":
             raise ValueError("condensing.by is model, and the generator is extractive: leave it out, or take words")
+        if self.retrieval.expansion == "model" and self.generator.kind == "extractive":
+            raise ValueError(
+                "retrieval.expansion is model, and the generator is extractive: leave it out, or take feedback"
+            )
         return self
 
 

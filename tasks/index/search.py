@@ -11,7 +11,7 @@ Results do not depend on the order of the rows in the table: equal scores are or
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
@@ -211,6 +211,12 @@ class IndexReader:
             model = self.config.reranker
             results = [_rerank(query, found, model) for query, found in zip(queries, results, strict=True)]
         return [found[:k] for found in results]
+
+    def read(self, ids: Collection[str], filters: Filters | None = None) -> list[Passage]:
+        """The passages of these ids that are there and pass the filters, in any order and without scores."""
+        wanted = [f"id IN ({', '.join(map(quote, sorted(ids)))})", filters.predicate() if filters else None]
+        rows = self.store.rows(_PASSAGE_COLUMNS, " AND ".join(filter(None, wanted))) if ids else None
+        return [_passage(row, 0.0, None, 0.0) for row in rows.to_pylist()] if rows else []
 
     async def _find_all(self, queries: Sequence[str], vectors: Vectors | None, plan: _Plan) -> list[_Hits]:
         turns = asyncio.Semaphore(2 * (os.cpu_count() or 1))  # so that many queries do not all hold their vectors

@@ -10,6 +10,7 @@ import time
 BENCHMARKS = (
     "embedding_speed",
     "fusion",
+    "harder_retrieval",
     "exact_search",
     "search_100k",
     "unchanged_night",

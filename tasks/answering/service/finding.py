@@ -18,7 +18,7 @@ from tasks.answering.service.keys import Key
 from tasks.answering.service.state import Service, needs, service_of, tenant_of
 from tasks.answering.service.tracing import KEY_TAG, SEARCH, TENANT_TAG, is_traced, record_of_search
 from tasks.index.search import Filters, Mode
-from tasks.records import Found
+from tasks.records import Searched
 from tasks.timing import timed
 
 router = APIRouter()
@@ -85,18 +85,18 @@ def _search(
     filters: Filters,
     search_id: str,
     tags: Mapping[str, str],
-) -> Found:
+) -> Searched:
     """In a thread; a trace holds no more of the query than one of an answer does."""
     assistant = service.live.assistant
     policy, seconds = assistant.policy.filters, dict[str, float]()
     versions = {name: assistant.versions[name] for name in ("release", "index")}
     with service.traces.failures(search_id, SEARCH, versions, tags):
         with timed(seconds, "search"):
-            passages = assistant.reader.search([query], k=SPARE * k, mode=mode, filters=filters)[0]
+            found = assistant.search(query, filters, SPARE * k, mode=mode)
         with timed(seconds, "filters"):
-            screened, filtered = screen_passages(passages, k, policy)
-    found = Found(screened, versions, seconds, filtered)
+            screened, filtered = screen_passages(found.passages, k, policy)
+    searched = Searched(screened, versions, seconds, filtered)
     if is_traced(search_id):
         ended, asked = time.time_ns(), screen_question(query, policy).text
-        service.traces.keep(record_of_search(search_id, asked, found, ended, service.config.tracing.texts, tags))
-    return found
+        service.traces.keep(record_of_search(search_id, asked, searched, ended, service.config.tracing.texts, tags))
+    return searched

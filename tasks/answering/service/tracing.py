@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from tasks.config.service import TracingConfig
 from tasks.errors import RegistryError
-from tasks.records import Answer, Found, Passage
+from tasks.records import Answer, Passage, Searched
 from tasks.registry.traces import ANSWER, PREFIX, SpanRecord, TraceRecord, new_trace_id
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def record_of(trace_id: str, answer: Answer, ended: int, texts: str, tags: Mappi
 
 
 def record_of_search(
-    trace_id: str, query: str, found: Found, ended: int, texts: str, tags: Mapping[str, str] = NOTHING
+    trace_id: str, query: str, found: Searched, ended: int, texts: str, tags: Mapping[str, str] = NOTHING
 ) -> TraceRecord:
     """As `record_of`, of a search without an answer; `query` without what a question's filter takes out of it."""
     allowed = TEXTS[: TEXTS.index(texts) + 1]
