@@ -23,7 +23,8 @@ from tasks.answering.service.trial import Trial
 from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import Home
 from tasks.errors import ConfigError, ModelError, RegistryError, StoreError
-from tasks.records import Passage, Searched
+from tasks.index.search import Filters
+from tasks.records import Searched
 from tasks.registry.connection import connect, registry
 from tasks.registry.traces import TraceRecord, read_traces
 from tasks.registry.versions import load_manifest, register_prompt
@@ -490,9 +491,9 @@ def test_a_key_that_waits_for_as_many_answers_as_it_may_leaves_room_for_others(
 ) -> None:
     release, search = threading.Event(), Assistant.search
 
-    def hang(self: Assistant, question: str, tenant: str | None = None) -> Sequence[Passage]:
-        assert tenant != "north" or release.wait(60)
-        return search(self, question, tenant)
+    def hang(self: Assistant, question: str, filters: Filters) -> Found:
+        assert filters.tenant != "north" or release.wait(60)
+        return search(self, question, filters)
 
     limits = {"workers": 3, "waiting": 0, "requests_at_once": 2, "seconds": 2}
     with (

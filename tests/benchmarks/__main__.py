@@ -22,6 +22,7 @@ BENCHMARKS = (
     "training_overhead",
     "real_finetunes",
     "answers_xquad",
+    "routing",
     "service",
     "start_up",
 )
