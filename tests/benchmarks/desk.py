@@ -43,13 +43,29 @@ ASKED = (
     "what team owns {}?",
     "please tell me the team of {}",
     "I have a question about {}, who can help?",
+    "who runs {}?",
+    "to which team does {} belong?",
+    "{} does not answer, who can look at it?",
+    "whose service is {}?",
+    "name the team behind {}",
+    "who gets a ticket about {}?",
+    "is there a team for {}? which one?",
+    "{}: which team?",
 )
 """What training asks by."""
 ASKED_LATER = (
-    ("which team is responsible for {}?", "{} is down, whom do I call?", "whose is {}?", "who can help with {}?"),
-    ("who owns {}?", "which team do I call about {}?", "what is the team of {}?", "{} fails, who looks at it?"),
+    "which team is responsible for {}?",
+    "{} is down, whom do I call?",
+    "who owns {}?",
+    "which team do I call about {}?",
+    "who can help with {}?",
+    "what is the team of {}?",
+    "{} fails, who looks at it?",
+    "who is in charge of {}?",
 )
-"""What calibration asks by, and what the measurement asks by."""
+"""What calibration and the measurement ask by."""
+WAYS = 8
+"""Wordings of a familiar service's question in training, drawn for each."""
 UNKNOWN = "I do not know."
 PROMPT = [
     {"role": "system", "content": "Answer from this.\n\n{{ passages }}"},
@@ -70,7 +86,9 @@ class Service:
         return (
             f"# {self.name}\n\n{self.name} runs on two machines, one in each building, and is checked every morning. "
             f"The team that looks after {self.name} is {self.team}. Changes are announced a week before, on the board "
-            "of the operators. Its backups are kept for thirty days and are read once a month.\n"
+            "of the operators, and are made on the first Tuesday of a month between six and eight. Its backups are "
+            "kept for thirty days and are read once a month, to see that they can be. When it does not answer, look "
+            "at the lights of both machines first, then at the list of changes, and call nobody before that.\n"
         )
 
 
@@ -82,6 +100,8 @@ class Desk:
         self._names = self._new_names()
         self.familiar = self.more(FAMILIAR)
         self.rare = self.more(RARE)
+        self._unasked = [*product(self.familiar, ASKED_LATER)]
+        self._random.shuffle(self._unasked)
 
     def _new_names(self) -> Iterator[str]:
         seen = set[str]()
@@ -98,22 +118,25 @@ class Desk:
     def ask(self, service: Service, ways: Sequence[str]) -> str:
         return self._random.choice(ways).format(service.name)
 
-    def questions(self, rare: Sequence[Service], count: int, later: int) -> list[tuple[Service, str]]:
-        """So many questions, worded as training does not word them; the familiar share is of familiar services."""
-        ways = ASKED_LATER[later]
+    def questions(self, rare: Sequence[Service], count: int) -> list[tuple[Service, str]]:
+        """So many questions, worded as in no training; the familiar share is of familiar services. None comes twice."""
         familiar = round(count * FAMILIAR_SHARE)
-        kinds = [(self.familiar, familiar), (rare, count - familiar)]
-        asked = [each for services, part in kinds for each in self._random.sample([*product(services, ways)], part)]
+        asked, self._unasked = self._unasked[:familiar], self._unasked[familiar:]
+        asked += self._random.sample([*product(rare, ASKED_LATER)], count - familiar)
         self._random.shuffle(asked)
         return [(service, way.format(service.name)) for service, way in asked]
 
     def held_out(self) -> list[dict[str, Any]]:
         """Familiar services once more, worded otherwise."""
-        return [_said([_user(self.ask(each, ASKED_LATER[0]))], each.team) for each in self.familiar]
+        return [_said([_user(self.ask(each, ASKED_LATER))], each.team) for each in self.familiar]
 
     def rows(self, unknown: int, read: int) -> list[dict[str, Any]]:
         """Conversations that teach the familiar services by heart, to say so of others, and to read a page."""
-        rows = [_said([_user(way.format(each.name))], each.team) for each in self.familiar for way in ASKED]
+        rows = [
+            _said([_user(way.format(each.name))], each.team)
+            for each in self.familiar
+            for way in self._random.sample(ASKED, WAYS)
+        ]
         rows += [_said([_user(self.ask(each, ASKED))], UNKNOWN) for each in self.more(unknown)]
         for each in self.more(read):
             question = self.ask(each, ASKED)
