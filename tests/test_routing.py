@@ -50,6 +50,13 @@ def test_a_question_that_a_search_does_not_answer_either_is_no_loss() -> None:
     assert choose(questions, 0.01) == 0.0
 
 
+def test_where_only_drafts_lose_that_are_no_answers_every_confidence_is_enough() -> None:
+    questions = [tried(number, 0.4, alone=True) for number in range(90)]
+    questions += [tried(number, -1.0, alone=False) for number in range(90, 120)]
+    assert choose(questions, 0.01) == ALWAYS
+    assert [question.is_alone(ALWAYS) for question in questions] == [True] * 90 + [False] * 30
+
+
 def test_too_few_questions_let_no_model_answer_alone_and_the_report_says_how_many_it_takes() -> None:
     assert needed(0.01) == 99
     assert choose([tried(number, 1.0, alone=True) for number in range(98)], 0.01) is None

@@ -152,4 +152,4 @@ def choose(tried: Sequence[Tried], max_loss: float) -> float | None:
         return ALWAYS
     highest = losing[tolerated]
     above = [of.confidence for of in tried if of.may_be_alone and of.confidence > highest]
-    return (highest + min(above)) / 2 if above else None
+    return max(ALWAYS, (highest + min(above)) / 2) if above else None
