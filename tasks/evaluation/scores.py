@@ -120,7 +120,8 @@ def comparable(ours: Mapping[str, Score], theirs: Mapping[str, Score]) -> dict[s
 
 
 def _on(score: Score, rows: Sequence[str]) -> Score:
-    kept = {row: value for row, value in zip(score.rows, score.values, strict=True) if row in rows}
+    wanted = set(rows)
+    kept = {row: value for row, value in zip(score.rows, score.values, strict=True) if row in wanted}
     return make_score(score.name, list(kept), list(kept.values()), confidence=score.confidence)
 
 
