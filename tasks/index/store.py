@@ -7,9 +7,11 @@ table as it was before or as it is after, and the next run goes on from there.
 import errno
 import os
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -295,15 +297,7 @@ class IndexStore:
             passages = len(self)
             if not passages:
                 return [f"version {self.version} of {self.name} holds no passage"]
-            wrong = self._check_rows()
-            wrong += [
-                f"{index.num_unindexed_rows} rows are missing from the index {index.name}"
-                for index in self.table.list_indices()
-                if index.num_unindexed_rows
-            ]
-            missing = {*(f"{column}_idx" for column in _INDEXED_COLUMNS), _TEXT_INDEX} - self._index_names()
-            wrong += [f"the index {name} does not exist" for name in sorted(missing)]
-            return wrong or self._check_round_trip(passages)
+            return [*self._check_rows(), *self._check_indices()] or self._check_round_trip(passages)
 
     def _check_rows(self) -> list[str]:
         wrong = []
@@ -314,19 +308,29 @@ class IndexStore:
             wrong.append(f"{twice} rows have an id that another row has too")
         return wrong
 
+    def _check_indices(self) -> list[str]:
+        unindexed = {index.name: index.num_unindexed_rows for index in self.table.list_indices()}
+        wrong = [f"{rows} rows are missing from the index {name}" for name, rows in unindexed.items() if rows]
+        missing = {*(f"{column}_idx" for column in _INDEXED_COLUMNS), _TEXT_INDEX} - unindexed.keys()
+        return wrong + [f"the index {name} does not exist" for name in sorted(missing)]
+
     def _check_round_trip(self, passages: int) -> list[str]:
+        places = range(0, passages, max(1, passages // _SAMPLED_ROWS))
+        with ThreadPoolExecutor(len(places)) as pool:  # a search waits its turn where a busy service searches too
+            return list(chain.from_iterable(pool.map(self._check_passage, places)))
+
+    def _check_passage(self, place: int) -> list[str]:
         wrong = []
-        for place in range(0, passages, max(1, passages // _SAMPLED_ROWS)):
-            sample = self.table.search().where("ordinal >= 0").select(["id", "text", "vector"])
-            row = sample.offset(place).limit(1).to_list()[0]
-            by_text = self.table.search(match_words(row["text"]), query_type="fts").select(["id", "_score"])
-            found = by_text.where(f"id = {quote(row['id'])}").limit(1).to_list()
-            if not found and self.table.tokenize(row["text"], index_name=_TEXT_INDEX):
-                wrong.append(f"the passage {row['id']} is not found by its own text")
-            near = self.table.search(row["vector"]).distance_type("cosine").refine_factor(10)
-            nearest = near.select(["_distance"]).limit(1).to_list()
-            if not nearest or nearest[0]["_distance"] > _SAME:
-                wrong.append(f"the passage {row['id']} is not found by its own vector")
+        sample = self.table.search().where("ordinal >= 0").select(["id", "text", "vector"])
+        row = sample.offset(place).limit(1).to_list()[0]
+        by_text = self.table.search(match_words(row["text"]), query_type="fts").select(["id", "_score"])
+        found = by_text.where(f"id = {quote(row['id'])}").limit(1).to_list()
+        if not found and self.table.tokenize(row["text"], index_name=_TEXT_INDEX):
+            wrong.append(f"the passage {row['id']} is not found by its own text")
+        near = self.table.search(row["vector"]).distance_type("cosine").refine_factor(10)
+        nearest = near.select(["_distance"]).limit(1).to_list()
+        if not nearest or nearest[0]["_distance"] > _SAME:
+            wrong.append(f"the passage {row['id']} is not found by its own vector")
         return wrong
 
     # Versions
