@@ -56,7 +56,7 @@ def main() -> None:
             "with traces": measure_load(home, args.requests, args.clients),
             "without traces": measure_load(home, args.requests, args.clients, tracing={"enabled": False}),
             "and each target loaded anew": measure_load(
-                home, args.requests // 10, args.clients, tracing={"enabled": False}, open_releases=1
+                home, args.requests // 3, args.clients, tracing={"enabled": False}, open_releases=1
             ),
         }
     result = {"added_ms": added, "load": load, "load_average": os.getloadavg()}
@@ -174,9 +174,11 @@ class _Asked:
     def _to_live(self, moves: Sequence[tuple[int, float]]) -> list[float]:
         """Of each move, until the first question that the target answered was begun and the other answered no more.
 
-        An answer is made when its turn comes, so only those that came before the next move tell of this one.
+        An answer is made when its turn comes, so only those that came before the next move tell of this one; of a move
+        after which nobody asked for so long nothing is known.
         """
-        ends = [moved for _, moved in moves[1:]]  # the last move may have come when nobody asked any more
+        last_answer = max(ended for _, ended, *_ in self._answers)
+        ends = [moved for _, moved in moves[1:] if moved < last_answer]
         found = []
         for (target, moved), end in zip(moves, ends, strict=False):
             between = [(begun, of) for begun, ended, _, of, _ in self._answers if moved <= begun and ended < end]
