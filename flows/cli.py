@@ -17,6 +17,18 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from flows.printing import (
+    print_answer,
+    print_demo,
+    print_evaluated,
+    print_finetune,
+    print_night,
+    print_passages,
+    print_release,
+    print_services,
+    print_shadowed,
+    print_table,
+)
 from tasks.config.servers import reach
 from tasks.config.services import log_of, read_services, use_services
 from tasks.config.settings import Home, find_home, prepare_environment
@@ -47,7 +59,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Reason = Annotated[str, typer.Option(help="Why; kept in the ledger.")]
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOYMENTS = ROOT / "conf" / "deployments.yaml"
-VENV = ".venv/bin"
 SPACE_AND_PERMISSION = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -91,7 +102,7 @@ def reindex(
 
         return flow(loaded, allow_deletions)
 
-    _close(_run(call), as_json, _print_night, "promote", "unchanged")
+    _close(_run(call), as_json, print_night, "promote", "unchanged")
 
 
 @app.command()
@@ -107,7 +118,7 @@ def sft(config: Annotated[Path, typer.Argument(help="A file under conf/sft/.")],
 
         return finetune_sft(loaded)
 
-    _close(_run(call), as_json, _print_finetune, "promote")
+    _close(_run(call), as_json, print_finetune, "promote")
 
 
 @app.command()
@@ -123,7 +134,7 @@ def dpo(config: Annotated[Path, typer.Argument(help="A file under conf/dpo/.")],
 
         return finetune_dpo(loaded)
 
-    _close(_run(call), as_json, _print_finetune, "promote")
+    _close(_run(call), as_json, print_finetune, "promote")
 
 
 @app.command()
@@ -139,7 +150,7 @@ def release(config: Annotated[Path, typer.Argument(help="A file under conf/relea
 
         return flow(loaded)
 
-    _close(_run(call), as_json, _print_release, "promote", "unchanged")
+    _close(_run(call), as_json, print_release, "promote", "unchanged")
 
 
 @app.command()
@@ -157,7 +168,7 @@ def evaluate(
 
         return flow(loaded)
 
-    _close(_run(call), as_json, _print_evaluated, "passed")
+    _close(_run(call), as_json, print_evaluated, "passed")
 
 
 @app.command()
@@ -173,7 +184,7 @@ def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow
 
         return flow(loaded)
 
-    _close(_run(call), as_json, _print_shadowed, "no worse")
+    _close(_run(call), as_json, print_shadowed, "no worse")
 
 
 @app.command()
@@ -200,7 +211,7 @@ def ask(
 
     def answer(text: str, earlier: Sequence[dict[str, str]] = ()) -> "Answer":
         given = assistant.answer(text, tenant or None, earlier=earlier, schema=wanted)
-        _show(as_json, asdict(given), lambda: _print_answer(given))
+        _show(as_json, asdict(given), lambda: print_answer(given))
         sys.stdout.flush()
         return given
 
@@ -263,7 +274,7 @@ def search(
     if context:
         for shown, passage in zip(passages, found, strict=True):
             shown["in_place"] = in_place(passage, context, find_home())
-    _show(as_json, {"query": query, "passages": passages}, lambda: _print_passages(passages))
+    _show(as_json, {"query": query, "passages": passages}, lambda: print_passages(passages))
 
 
 @app.command()
@@ -285,7 +296,7 @@ def up(
     loaded = load_config(config, DeploymentsConfig)
     services = start(find_home(), loaded, ROOT, {"mlflow": mlflow_port, "prefect": prefect_port})
     rows = _service_rows(services)
-    _show(as_json, {"services": rows}, lambda: _print_services(rows))
+    _show(as_json, {"services": rows}, lambda: print_services(rows))
 
 
 @app.command()
@@ -325,14 +336,14 @@ def status(as_json: Json = False) -> None:
 
     services = _service_rows(read_services(find_home()))
     if not as_json:
-        _print_services(services)
+        print_services(services)
     client = connect(find_home())
     rows = [{"name": name, **asdict(pointers(client, name))} for name in list_names(client)]
     columns = ["name", "champion", "candidate", "previous", "hold"]
     _show(
         as_json,
         {"models": rows, "services": services},
-        lambda: _table(columns, [[row[c] for c in columns] for row in rows]),
+        lambda: print_table(columns, [[row[c] for c in columns] for row in rows]),
     )
 
 
@@ -355,7 +366,7 @@ def history(
     moves = ledger.history(client, name)
     columns = ["at", "what", "from", "to", "by", "why"]
     rows = [[_local(m.at), m.what, m.before, m.after, m.by, m.reason] for m in moves]
-    _show(as_json, {"moves": [asdict(move) for move in moves]}, lambda: _table(columns, rows))
+    _show(as_json, {"moves": [asdict(move) for move in moves]}, lambda: print_table(columns, rows))
 
 
 @app.command()
@@ -472,7 +483,7 @@ def demo(as_json: Json = False) -> None:
         return run_demo(ROOT, home, lambda text: print(f"» {text}", file=sys.stderr, flush=True))
 
     result = _run(call)
-    _show(as_json, result, lambda: _print_demo(result, folder.relative_to(ROOT)))
+    _show(as_json, result, lambda: print_demo(result, folder.relative_to(ROOT)))
 
 
 Settings = Annotated[Path | None, typer.Option("--config", help="The service's settings, which name the file.")]
@@ -535,7 +546,7 @@ def keys_list(config: Settings = None, as_json: Json = False) -> None:
     ]
     columns = ["id", "name", "tenant", "rights", "per minute", "at once", "made"]
     told = [_key_as_json(key) for key in known]
-    _show(as_json, {"keys": told}, lambda: _table(columns, rows))
+    _show(as_json, {"keys": told}, lambda: print_table(columns, rows))
 
 
 @keys.command("revoke")
@@ -683,169 +694,16 @@ def _service_rows(services: "Mapping[str, Service]") -> list[dict[str, Any]]:
     ]
 
 
-def _print_services(rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        columns = ["name", "condition", "address", "pid", "since", "log"]
-        _table(columns, [[row[column] for column in columns] for row in rows])
-        print()
-
-
-def _print_night(night: "Night") -> None:
-    version = f", version {night.version}" if night.version else ""
-    rows: list[list[object]] = [["decision", night.decision + version], ["live", night.live]]
-    rows += [[name, f"{count:,}"] for name, count in night.counts.items()]
-    for metric, value in night.scores.items():
-        beside = f"   champion {night.champion_scores[metric]:.3f}" if metric in night.champion_scores else ""
-        rows.append([metric, f"{value:.3f}{beside}"])
-    rows += [[f"seconds to {step}", f"{spent:.2f}"] for step, spent in night.seconds.items()]
-    _table([night.index, ""], rows)
-    for reason in night.reasons:
-        print(f"- {reason}")
-    for problem in night.quarantined[:10]:
-        print(f"  set aside: {problem.document}: {problem.reason}")
-
-
 def _close(done: Any, as_json: bool, show: Callable[[Any], None], *good: str) -> None:
     """Show what a flow came to; exit status 1 for any other decision than these."""
     _show(as_json, asdict(done), lambda: show(done))
     raise typer.Exit(0 if done.decision in good else 1)
 
 
-def _print_finetune(done: "Finetune") -> None:
-    _print_scored(done, done.adapter, [[name, f"{count:,}"] for name, count in done.counts.items()])
-
-
-def _print_release(done: "Released") -> None:
-    _print_scored(done, done.release, [[kind, part] for kind, part in done.parts.items()])
-
-
-def _print_evaluated(done: "Evaluated") -> None:
-    from tasks.evaluation.stages import ADDRESSES
-
-    names = next(iter(done.scores.values()))
-    _table(
-        [done.suite, *done.scores], [[name, *(_rounded(of.get(name)) for of in done.scores.values())] for name in names]
-    )
-    counts = done.addresses.values()
-    _table(
-        ["fails in", *done.addresses, ""],
-        [[where, *(of.get(where, 0) for of in counts), text] for where, text in ADDRESSES.items() if where],
-    )
-    print(f"{next(iter(done.scores))} {done.decision}")
-    for reason in done.reasons:
-        print(f"- {reason}")
-
-
-def _print_shadowed(done: "Shadowed") -> None:
-    names = done.scores[done.champion]
-    beside = (done.champion, done.candidate)
-    _table([done.name, *beside], [[name, *(_rounded(done.scores[each][name]) for each in beside)] for name in names])
-    _table(["", ""], [[name, f"{count:,}"] for name, count in done.counts.items()])
-    print(f"{done.candidate} against {done.champion}: {done.decision}")
-    for reason in done.reasons:
-        print(f"- {reason}")
-
-
-def _print_scored(done: "Finetune | Released", name: str, details: list[list[object]]) -> None:
-    rows: list[list[object]] = [["decision", f"{done.decision}, version {done.version}"], ["live", done.live], *details]
-    rows += [[f"seconds to {step}", f"{spent:.2f}"] for step, spent in done.seconds.items()]
-    _table([name, ""], rows)
-    names = list(dict.fromkeys(name for scores in done.scores.values() for name in scores))
-    found = [[name, *(_rounded(scores.get(name)) for scores in done.scores.values())] for name in names]
-    _table(["score", *done.scores], found)
-    for reason in done.reasons:
-        print(f"- {reason}")
-
-
-def _print_answer(answer: "Answer") -> None:
-    print(answer.text)
-    cited = {number for sentence in answer.sentences for number in sentence.cited}
-    for number, passage in enumerate(answer.passages, start=1):
-        if number in cited:
-            print(f"  [{number}] {_place(asdict(passage))}")
-    for each in answer.filtered:
-        print(f"  {each.action} in {each.where}: {each.what}")
-    parts = ", ".join(part for part in answer.versions.values() if part)
-    print(f"({parts}; confidence {answer.confidence:.2f}, {1000 * sum(answer.seconds.values()):.0f} ms)")
-
-
-def _rounded(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _print_passages(passages: Sequence[dict[str, Any]]) -> None:
-    for rank, passage in enumerate(passages, start=1):
-        print(f"{rank}. {passage['score']:.3f}  {_place(passage)}")
-        before, text, after = passage.get("in_place") or ("", passage["text"][:300], "")
-        print(f"   {_line(before)}[{_line(text)}]{_line(after)}\n" if before or after else f"   {_line(text)}\n")
-    if not passages:
-        print("nothing found")
-
-
-def _place(passage: Mapping[str, Any]) -> str:
-    headings = " › ".join(dict.fromkeys([passage["title"] or "", *passage["heading"]]))
-    return f"{passage['document']}:{passage['start']}-{passage['end']}  {headings}"
-
-
-def _print_demo(result: dict[str, Any], folder: Path) -> None:
-    columns = ["step", "decision", "version", "live", "what", "score", "why"]
-    for what in ("index", "adapter", "release"):
-        story = result[what]
-        print(f"\nThe {what}:")
-        _table(columns, [[step.get(column) for column in columns] for step in story["steps"]])
-        if what == "release":
-            _print_answers(story)
-        print(f"\n“{story['asked']}” answered before the rollback:\n  {story['before_rollback'][:240]}")
-        print(f"and after it, without a restart:\n  {story['after_rollback'][:240]}")
-        print("The ledger:\n" + "\n".join(f"  {line}" for line in story["ledger"]))
-    print(f"\n{result['seconds']} s. To look further:")
-    for command in (
-        f"TANDEM_HOME={folder} {VENV}/tandem status",
-        f"TANDEM_HOME={folder} {VENV}/tandem search samples '{result['index']['asked']}' --tenant south",
-        f"TANDEM_HOME={folder} {VENV}/tandem unhold samples --reason 'mended'",
-        f"{VENV}/mlflow server --backend-store-uri sqlite:///{folder}/mlruns/mlflow.db --port 5000",
-        f"PREFECT_HOME={folder}/data/prefect {VENV}/prefect server start",
-    ):
-        print(f"  {command}")
-
-
-def _print_answers(story: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    print("\nIts guardrails, as its report in Prefect and MLflow has them:")
-    Console(width=None if sys.stdout.isatty() else 160).print(Markdown(story["guardrails"]))
-    for asked in (story["answered"], story["refused"]):
-        print(f"\n“{asked['question']}”\n  {asked['text']}")
-        for place in asked["cited"]:
-            print(f"  from {place}")
-    client = story["client"]
-    print(
-        f"\nA client kept asking while the release was rolled back: {client['answers']} answers, {client['failed']} "
-        f"failed, {client['mixed']} of two releases at once; {client['seconds']} s from the command to the last one of "
-        "the release rolled back."
-    )
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _collected(result: dict[str, Any], dry_run: bool) -> str:
     verb = "would be deleted" if dry_run else "deleted"
     numbers = ", ".join(str(number) for number in result["deleted"]) or "no version"
     return f"{numbers} {verb}; {result['freed_bytes'] / 1e6:.1f} MB freed"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, show_edge=False)
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    # what is not a terminal has no width: a file or another program gets whole lines
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _fail(error: object, status: int) -> None:
