@@ -8,7 +8,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test lint format install lock benchmarks clean
+.PHONY: demo test lint format install lock benchmarks pictures clean
 
 install: $(INSTALLED)
 
@@ -43,6 +43,10 @@ lock: $(INSTALLED)
 
 benchmarks: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
+
+# The README's, from the home of `make demo`; needs a Chromium.
+pictures: $(INSTALLED)
+	$(BIN)/python -m tests.pictures
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
