@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.answering.service.keys import Key
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
+    from tasks.records import Advised, Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
 
 app = typer.Typer(
     name="tandem",
@@ -174,6 +174,22 @@ def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow
         return flow(loaded)
 
     _close(_run(call), as_json, _print_shadowed, "no worse")
+
+
+@app.command()
+def advise(case: Annotated[Path, typer.Argument(help="A file under conf/cases/.")], as_json: Json = False) -> None:
+    """Retrieval, fine-tuning, or both: scores, costs, and what would change the answer, for a workload."""
+    from tasks.config.advice import CaseConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(case, CaseConfig)
+
+    def call() -> "Advised":
+        from flows.advise import advise as flow
+
+        return flow(loaded)
+
+    _close(_run(call), as_json, _print_advised, "retrieval", "fine-tuning", "both")
 
 
 @app.command()
@@ -744,6 +760,27 @@ def _print_shadowed(done: "Shadowed") -> None:
     print(f"{done.candidate} against {done.champion}: {done.decision}")
     for reason in done.reasons:
         print(f"- {reason}")
+
+
+def _print_advised(done: "Advised") -> None:
+    scores: dict[str, list[object]] = {}
+    for each in done.scores:
+        scores.setdefault(each["dimension"], []).append(_rounded(each["score"]))
+    totals = ["mean by weight", *map(_rounded, done.totals.values())]
+    _table([done.name, *done.totals], [[name, *of] for name, of in scores.items()] + [totals])
+    sign = done.currency
+    costs = [
+        [f"{sign}{of['a_month']:,.2f}", f"{sign}{of['all_in_a_request']:.4f}", of["ruled_out"]] for of in done.costs
+    ]
+    _table(
+        ["way", "a month", "a request", "ruled out"],
+        [[of["way"], *row] for of, row in zip(done.costs, costs, strict=True)],
+    )
+    print(f"{done.name}: {done.decision}, in {done.confidence:.1%} of the draws")
+    for line in (*done.reasons, *done.warnings):
+        print(f"- {line}")
+    for number, step in enumerate(done.steps, start=1):
+        print(f"{number}. {step}")
 
 
 def _print_scored(done: "Finetune | Released", name: str, details: list[list[object]]) -> None:
