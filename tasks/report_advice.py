@@ -16,7 +16,7 @@ from tasks.advice.costs import REACH, BreakEven, break_evens, cents, cheapest, r
 from tasks.advice.dimensions import APPROACHES
 from tasks.advice.plot import plot_costs
 from tasks.advice.questions import Situation, ages, own_situation, questions, situations, steps
-from tasks.advice.recommendation import CHOICES, NUMBERS, Choice, Flip, Ranking, flips, rank, shares
+from tasks.advice.recommendation import CHOICES, NUMBERS, WEIGHT, Choice, Flip, Ranking, flips, rank, shares
 from tasks.advice.sensitivity import Swing, tornado
 from tasks.config.advice import CaseConfig, PricesConfig
 from tasks.config.loading import load_config, parse_config
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 ADVICE_FILE, PLOT_FILE = "advice.json", "costs.png"
 NAMED = ("hosted_model", "tuned_model", "gpu", "min_gpus", "months")
 """Fields of the case that are shown beside those that are varied."""
+TITLES = {
+    "retrieval": "retrieval",
+    "fine-tuning": "fine-tuning",
+    "both": "retrieval and fine-tuning",
+    "neither": "nothing can be advised yet",
+}
 SHOWN_FLIPS, SHOWN_SWINGS, SHOWN_BREAK_EVENS = 12, 12, 3
 """Rows of a table; of break-evens, for two ways."""
 PICTURE = f"![What each way costs, by the number of requests]({PLOT_FILE})"
@@ -101,7 +107,7 @@ def summarise(of: Weighed, missing: Sequence[str], seconds: dict[str, float], ru
         sensitivity=tuple(
             asdict(swing) | {"low": float(cents(swing.low)), "high": float(cents(swing.high))} for swing in of.swings
         ),
-        draws={**of.draws},
+        draws={str(choice): share for choice, share in of.draws.items()},
         flips=tuple(
             {"field": flip.field, "now": flip.now, "at": flip.at, "becomes": flip.becomes} for flip in of.flips
         ),
@@ -116,10 +122,14 @@ def write_report(of: Weighed, done: Advised) -> str:
     case = of.case
     swing = f"{case.swing:.0%}"
     parts = [
-        f"# {done.name}: {done.decision}",
+        f"# {done.name}: {TITLES[done.decision]}",
         case.description,
         "\n".join(f"- {reason}" for reason in done.reasons),
-        *(["## To be known", "\n".join(f"- {warning}" for warning in done.warnings)] if done.warnings else []),
+        *(
+            ["## Before one relies on it", "\n".join(f"- {warning}" for warning in done.warnings)]
+            if done.warnings
+            else []
+        ),
         "## What to do, in this order",
         "\n".join(f"{number}. {step}" for number, step in enumerate(done.steps, start=1)),
         "## Five questions",
@@ -153,7 +163,7 @@ def write_report(of: Weighed, done: Advised) -> str:
         "## Typical situations",
         table_of([_situation(each, done) for each in situations(case)]),
         "## What it rests on",
-        table_of([{name: str(value) for name, value in field.items()} for field in done.fields]),
+        table_of([_rests_on(field) for field in done.fields]),
         "## Prices",
         table_of(_prices_table(of.prices)),
         "## Time",
@@ -211,13 +221,13 @@ def _reasons(of: Weighed, situation: Situation) -> list[str]:
     ahead = f", ahead of {left[0]} with {ranking.totals[left[0]]:.2f}" if left else ""
     way = cheapest(ranking.ways, ranking.first, Fraction(case.requests))
     assert way
-    fits = "which calls for the same" if situation.calls_for == ranking.first else f"which calls for {situation.calls_for}"
+    calls_for = "the same" if situation.calls_for == ranking.first else situation.calls_for
     return [
         f"{ranking.first.capitalize()} scores {ranking.totals[ranking.first]:.2f} of 5{ahead}.",
         f"It stays first in {of.draws.get(ranking.first, 0):.1%} of {case.draws:,} draws of weights and fields.",
         f"Its cheapest way is {way.name}: {_money(of, cents(way.cost(Fraction(case.requests))))} a month for "
         f"{case.requests:,} requests.",
-        f"The case is most like “{situation.name}”, {fits}.",
+        f"The case is most like “{situation.name}”, which calls for {calls_for}.",
         *out,
         f"{len(of.measured)} fields are measured, the others assumed.",
     ]
@@ -254,7 +264,7 @@ def _scores(of: Weighed) -> list[dict[str, Any]]:
             "dimension": dimension.replace("_", " "),
             "weight": weights[dimension],
             "approach": approach,
-            "score": round(score.value, 3),
+            "score": round(score.value, 6),
             "reason": score.reason,
         }
         for dimension, scores in of.ranking.scores.items()
@@ -381,7 +391,7 @@ def _swings_table(of: Weighed) -> list[dict[str, str]]:
     swings = of.swings[:SHOWN_SWINGS]
     return [
         {
-            "what": swing.what,
+            "what": _words(swing.what),
             f"{of.case.swing:.0%} less": _money(of, cents(swing.low)),
             f"{of.case.swing:.0%} more": _money(of, cents(swing.high)),
             "difference": _money(of, cents(swing.width)),
@@ -394,7 +404,7 @@ def _swings_table(of: Weighed) -> list[dict[str, str]]:
 
 
 def _flips_table(done: Advised) -> list[dict[str, str]]:
-    return [{name: str(value) for name, value in flip.items()} for flip in done.flips[:SHOWN_FLIPS]]
+    return [flip | {"field": _words(flip["field"])} for flip in done.flips[:SHOWN_FLIPS]]
 
 
 def _situation(each: Situation, done: Advised) -> dict[str, str]:
@@ -426,6 +436,17 @@ def _prices_table(prices: PricesConfig) -> list[dict[str, str]]:
         )
         rows.append({"price": name, "amount": amount, "from": beside.source})
     return rows
+
+
+def _rests_on(field: Mapping[str, Any]) -> dict[str, str]:
+    value = field["value"]
+    shown = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return {**field, "field": _words(field["field"]), "value": shown}
+
+
+def _words(field: str) -> str:
+    """The name of a field, or of the weight of a dimension, for people."""
+    return field.replace(WEIGHT, "weight of ").replace("_", " ")
 
 
 def _table_or(rows: Sequence[Mapping[str, str]], nothing: str) -> str:

@@ -49,7 +49,7 @@ Scores = dict[str, dict[Approach, Score]]
 """By dimension, then by approach."""
 
 
-def score(case: CaseConfig, ways: Sequence[Way]) -> Scores:
+def score(case: CaseConfig, ways: Sequence[Way], currency: str) -> Scores:
     """All seven dimensions, in the order of the weights.
 
     Questions are answered from the adapter alone only where that is the cheapest way of both.
@@ -61,7 +61,7 @@ def score(case: CaseConfig, ways: Sequence[Way]) -> Scores:
         "freshness": _freshness(case),
         "long_tail": _long_tail(case),
         "latency": _latency(case),
-        "cost": _cost(case, ways),
+        "cost": _cost(case, ways, currency),
         "control": _control(case, ways),
         "compliance": _compliance(case, ways),
         "evaluability": _evaluability(case),
@@ -81,6 +81,11 @@ def stale(changed_share: float, days: float) -> float:
 def training_days(case: CaseConfig) -> float:
     """From one training to the next."""
     return DAYS_IN_YEAR / case.trainings_a_year
+
+
+def every(days: float) -> str:
+    """How often that is, in words."""
+    return "every day" if days == 1 else f"every {days:.3g} days"
 
 
 def learnt(case: CaseConfig) -> float:
@@ -106,11 +111,11 @@ def _freshness(case: CaseConfig) -> dict[Approach, Score]:
     return {
         "retrieval": Score(
             BEST * (1 - index),
-            f"{changes}; re-indexed every {case.refresh_days:g} days, {index:.1%} are out of date on a mean day",
+            f"{changes}; re-indexed {every(case.refresh_days)}, {index:.1%} are out of date on a mean day",
         ),
         "fine-tuning": Score(
             BEST * (1 - adapter),
-            f"{changes}; trained every {training_days(case):.0f} days, {adapter:.1%} are out of date on a mean day",
+            f"{changes}; trained {every(training_days(case))}, {adapter:.1%} are out of date on a mean day",
         ),
         "both": Score(BEST * (1 - mixed), f"the index brings what is new: {mixed:.1%} are out of date{alone}"),
     }
@@ -151,14 +156,14 @@ def _latency(case: CaseConfig) -> dict[Approach, Score]:
     }
 
 
-def _cost(case: CaseConfig, ways: Sequence[Way]) -> dict[Approach, Score]:
+def _cost(case: CaseConfig, ways: Sequence[Way], currency: str) -> dict[Approach, Score]:
     requests = Fraction(case.requests)
     chosen = {approach: cheapest(ways, approach, requests) for approach in APPROACHES}
     least = min((way.cost(requests) for way in chosen.values() if way), default=Fraction(0))
     return {
         approach: Score(
             BEST * float(least / way.cost(requests)) if way.cost(requests) else BEST,
-            f"{way.name}: {cents(way.cost(requests)):,} a month, the least is {cents(least):,}",
+            f"{way.name}: {currency}{cents(way.cost(requests)):,} a month, the least is {currency}{cents(least):,}",
         )
         if way
         else Score(0.0, "no way of it is allowed")

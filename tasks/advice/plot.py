@@ -9,8 +9,8 @@ from tasks.advice.costs import BreakEven, Way, volumes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CLOSE = 1.15
-"""Factor within which the numbers beside two marks would cover each other."""
+SAME, CLOSE = 1.005, 1.15
+"""Factors within which two marks have the same number beside them, or numbers that would cover each other."""
 COLOURS = ("#1f6feb", "#8250df", "#1a7f37", "#bf8700", "#cf222e")
 
 
@@ -41,6 +41,8 @@ def plot_costs(ways: Sequence[Way], break_evens: Sequence[BreakEven], requests: 
         if place[0] > across[-1] or place[0] < across[0]:
             continue
         axes.plot(*place, "o", color="white", markeredgecolor="black", markersize=6, zorder=5)
+        if place[0] < SAME * last:
+            continue
         x, y, side = (-6, 9, "right") if place[0] < CLOSE * last else (6, -13, "left")
         axes.annotate(_short(place[0]), place, (x, y), textcoords="offset points", fontsize=8, ha=side)
         last = place[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tasks.advice.costs import Approach, BreakEven, cheapest
-from tasks.advice.dimensions import HALF_TELLING, behaves, learnt, stale, training_days
+from tasks.advice.dimensions import HALF_TELLING, behaves, every, learnt, stale, training_days
 from tasks.advice.recommendation import LEAST_EXAMPLES, Ranking
 from tasks.config.advice import CaseConfig
 
@@ -215,9 +215,8 @@ def _how_it_ages(case: CaseConfig) -> Question:
         follows = "knowledge belongs into an index; an adapter may hold what does not change"
     return Question(
         "How often does it change?",
-        f"{case.changed_share:.1%} of the documents in a month: {index:.1%} of an index refreshed every "
-        f"{case.refresh_days:g} days are out of date, {adapter:.1%} of an adapter trained every "
-        f"{training_days(case):.0f} days",
+        f"{case.changed_share:.1%} of the documents in a month: {index:.1%} of an index refreshed "
+        f"{every(case.refresh_days)} are out of date, {adapter:.1%} of an adapter trained {every(training_days(case))}",
         ("changed_share", "refresh_days", "trainings_a_year"),
         follows,
     )
@@ -265,7 +264,7 @@ def _what_it_may_take(case: CaseConfig, ranking: Ranking, break_evens: Sequence[
     found = [way for approach in ranking.totals if (way := cheapest(ranking.ways, approach, requests))]
     least = min(found, key=lambda way: way.cost(requests)).name if found else "no way"
     late = case.mode == "online" and case.answer_ms > case.latency_ms
-    waits = "nobody waits" if case.mode == "offline" else f"95 % within {case.latency_ms:,.0f} ms"
+    waits = "nobody waits" if case.mode == "offline" else f"95% within {case.latency_ms:,.0f} ms"
     near = next((each for each in break_evens if each.requests > case.requests), None)
     follows = f"{least} is the cheapest allowed"
     if near:

@@ -78,7 +78,7 @@ class Flip:
 def rank(case: CaseConfig, prices: PricesConfig) -> Ranking:
     """Score the approaches and put them in order; the simpler one where two are equal."""
     found = ways(case, prices)
-    scores = score(case, found)
+    scores = score(case, found, prices.currency)
     weights = case.weights.model_dump()
     whole = sum(weights.values())
     totals = {
@@ -87,8 +87,8 @@ def rank(case: CaseConfig, prices: PricesConfig) -> Ranking:
     }
     vetoes = _vetoes(case, found)
     left = [approach for approach in APPROACHES if approach not in vetoes]
-    first = max(left, key=totals.__getitem__) if left else None
-    return Ranking(first or "neither", totals, scores, vetoes, found)
+    first: Choice = sorted(left, key=lambda approach: -totals[approach])[0] if left else "neither"
+    return Ranking(first, totals, scores, vetoes, found)
 
 
 def shares(case: CaseConfig, prices: PricesConfig, measured: Sequence[str]) -> dict[Choice, float]:
@@ -175,7 +175,7 @@ def _search(case: CaseConfig, prices: PricesConfig, first: Choice, name: str, fa
         middle = (inside * outside) ** 0.5
         inside, outside = (middle, outside) if at(middle)[1] == first else (inside, middle)
     tried, becomes = at(outside)
-    return Flip(name, f"{value:g}", f"{tried:.3g}", becomes, max(outside, 1 / outside))
+    return Flip(name, _number(value), _number(tried), becomes, max(outside, 1 / outside))
 
 
 def _of_choices(case: CaseConfig, prices: PricesConfig, first: Choice) -> Iterator[Flip]:
@@ -187,5 +187,10 @@ def _of_choices(case: CaseConfig, prices: PricesConfig, first: Choice) -> Iterat
                 yield Flip(name, _said(now), _said(option), other, float("inf"))
 
 
+def _number(value: float) -> str:
+    """Three digits at least, and those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _said(value: Any) -> str:
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no"}.get(value, str(value))
