@@ -49,6 +49,8 @@ class Weighed:
     """A case with what was measured of it, and everything that follows."""
 
     case: CaseConfig
+    given: frozenset[str]
+    """Fields that the case gives; the others have their defaults."""
     prices: PricesConfig
     measured: Mapping[str, Measured]
     """By field."""
@@ -75,6 +77,7 @@ def weigh(config: CaseConfig, prices: PricesConfig, measured: Sequence[Measured]
     way = cheapest(ranking.ways, ranking.first, requests) if ranking.first != "neither" else None
     return Weighed(
         case=case,
+        given=frozenset(config.model_fields_set),
         prices=prices,
         measured=known,
         ranking=ranking,
@@ -246,15 +249,17 @@ def _old_prices(of: Weighed, today: date) -> list[str]:
 def _fields(of: Weighed) -> list[dict[str, Any]]:
     """Of the case, the measured ones first."""
     names = sorted((*NUMBERS, *CHOICES, *NAMED), key=lambda name: name not in of.measured)
-    return [_field(name, getattr(of.case, name), of.measured.get(name)) for name in names]
+    return [_field(of, name) for name in names]
 
 
-def _field(name: str, value: Any, measured: Measured | None) -> dict[str, Any]:
-    shown = value if not isinstance(value, float) else float(f"{value:.4g}")
-    if measured is None:
-        return {"field": name, "value": shown, "basis": "assumed", "from": "the case", "at": ""}
-    at = datetime.fromtimestamp(measured.at, UTC).isoformat(timespec="minutes")
-    return {"field": name, "value": shown, "basis": "measured", "from": measured.source, "at": at}
+def _field(of: Weighed, name: str) -> dict[str, Any]:
+    value = getattr(of.case, name)
+    shown = float(f"{value:.4g}") if isinstance(value, float) else value
+    if (known := of.measured.get(name)) is None:
+        origin = "the case" if name in of.given else "a default"
+        return {"field": name, "value": shown, "basis": "assumed", "from": origin, "at": ""}
+    at = datetime.fromtimestamp(known.at, UTC).isoformat(timespec="minutes")
+    return {"field": name, "value": shown, "basis": "measured", "from": known.source, "at": at}
 
 
 def _scores(of: Weighed) -> list[dict[str, Any]]:
@@ -440,7 +445,7 @@ def _prices_table(prices: PricesConfig) -> list[dict[str, str]]:
 
 def _rests_on(field: Mapping[str, Any]) -> dict[str, str]:
     value = field["value"]
-    shown = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    shown = f"{value:,.12g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return {**field, "field": _words(field["field"]), "value": shown}
 
 

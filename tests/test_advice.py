@@ -313,7 +313,8 @@ def test_the_cases_of_conf_get_what_the_field_would_advise(name: str, advised: s
 
 def test_a_flip_is_where_the_advice_changes_and_just_before_it_does_not() -> None:
     case, prices = load_config(CONF / "cases" / "brand_support.yaml", CaseConfig), load_prices(case_of())
-    found = {flip.field: flip for flip in flips(case, prices)}
+    every = flips(case, prices)
+    found = {flip.field: flip for flip in every}
     assert rank(case, prices).first == "both"
     flip = found["behaviour_share"]
     at = float(flip.at)
@@ -322,7 +323,7 @@ def test_a_flip_is_where_the_advice_changes_and_just_before_it_does_not() -> Non
     assert rank(case.model_copy(update={"behaviour_share": at * 1.03}), prices).first == "both"
     assert found["mode"].at == "offline"
     assert found["weights.cost"].becomes == "retrieval"
-    distances = [flip.distance for flip in flips(case, prices)]
+    distances = [flip.distance for flip in every]
     assert distances == sorted(distances)
 
 

@@ -158,7 +158,12 @@ def test_the_report_marks_what_is_measured_and_goes_to_prefect_and_mlflow_with_i
     basis = {field["field"]: field for field in done["fields"]}
     assert (basis["tokens_in"]["basis"], basis["tokens_in"]["value"]) == ("measured", 1000.0)
     assert basis["tokens_in"]["from"] == "mean of 30 traces of desk@3"
-    assert (basis["tenants"]["basis"], basis["tenants"]["from"]) == ("assumed", "the case")
+    assert [(basis[name]["basis"], basis[name]["from"]) for name in ("golden", "tenants")] == [
+        ("assumed", "the case"),
+        ("assumed", "a default"),
+    ]
+    assert sum(field["basis"] == "measured" for field in done["fields"]) == 13
+    assert "13 fields are measured, the others assumed." in done["reasons"]
     assert done["decision"] in ("retrieval", "both")
     assert done["confidence"] == done["draws"][done["decision"]]
     client = connect(used)
@@ -169,7 +174,7 @@ def test_the_report_marks_what_is_measured_and_goes_to_prefect_and_mlflow_with_i
     files = {file.path for file in client.list_artifacts(done["run_id"])}
     assert files == {"report.md", "advice.json", "case.yaml", "prices.yaml", "costs.png"}
     report = read_text(client, done["run_id"], "report.md")
-    assert "| tokens in | 1,000.0 | measured | mean of 30 traces of desk@3 |" in report
+    assert "| tokens in | 1,000 | measured | mean of 30 traces of desk@3 |" in report
     assert "(costs.png)" in report
     kept = json.loads(read_text(client, done["run_id"], "advice.json"))
     assert kept == {**done, "seconds": kept["seconds"]}

@@ -62,11 +62,11 @@ class Way:
         return self.fixed + self.per_request * requests + self.gpu_month * self.gpus(requests)
 
     def items(self, requests: Fraction) -> dict[str, Fraction]:
-        """What the cost of a month consists of."""
+        """What the cost of a month consists of, but for what is less than half a cent."""
         found = {name: amount * requests for name, amount in self.each.items()} | dict(self.monthly)
         if self.min_gpus:
             found[f"GPUs ({self.gpus(requests)})"] = self.gpu_month * self.gpus(requests)
-        return {name: amount for name, amount in found.items() if amount}
+        return {name: amount for name, amount in found.items() if cents(amount)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def plot_costs(ways: Sequence[Way], break_evens: Sequence[BreakEven], requests: 
         axes.annotate(_short(place[0]), place, (x, y), textcoords="offset points", fontsize=8, ha=side)
         last = place[0]
     for axis, sign in ((axes.xaxis, ""), (axes.yaxis, currency)):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _, sign=sign: f"{sign}{_short(value)}"))
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("requests a month")

@@ -160,10 +160,10 @@ def steps(case: CaseConfig, ranking: Ranking, measured: Collection[str], break_e
             "Measure what is left: `tandem diagnose CONF`. Add retrieval only if facts are what is missing.",
             "Watch it: `tandem monitor CONF`; train again when labels or their shares move.",
         ]
-    found += [
-        "Begin with retrieval: `tandem reindex CONF`, then `tandem release CONF`.",
-        "Sort the failures of real questions by cause: `tandem diagnose CONF`.",
-    ]
+    if "right" not in measured:
+        found.append("Begin with retrieval: `tandem reindex CONF`, then `tandem release CONF`.")
+    if "behaviour_share" not in measured:
+        found.append("Sort the failures of real questions by cause: `tandem diagnose CONF`.")
     if ranking.first == "retrieval":
         found.append(_evidence(case, measured))
     else:

@@ -31,6 +31,7 @@ AMOUNTS = (
     "tokens_out",
     "answer_ms",
     "alone_ms",
+    "index_gb",
     "refresh_days",
     "gpu_tokens_per_second",
     "peak",

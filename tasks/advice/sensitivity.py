@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from tasks.advice.costs import ways
+from tasks.advice.costs import cents, ways
 from tasks.advice.recommendation import fitting
 from tasks.config.advice import CaseConfig, PricesConfig
 
@@ -16,6 +16,7 @@ FIELDS = (
     "tokens_in_alone",
     "tokens_out",
     "alone_share",
+    "index_gb",
     "gpu_tokens_per_second",
     "peak",
     "trainings_a_year",
@@ -61,13 +62,13 @@ class Swing:
 
 
 def tornado(case: CaseConfig, prices: PricesConfig, way: str) -> list[Swing]:
-    """The things that move the cost of a way, widest first."""
+    """The things that move the cost of a way by a cent at least, widest first."""
     found = []
     for what, less, more in _varied(case, prices):
         low, cheapest_low = _costs(*less, way)
         high, cheapest_high = _costs(*more, way)
         found.append(Swing(what, low, high, cheapest_low, cheapest_high))
-    return sorted((swing for swing in found if swing.width), key=lambda swing: -swing.width)
+    return sorted((swing for swing in found if cents(swing.width)), key=lambda swing: -swing.width)
 
 
 def _costs(case: CaseConfig, prices: PricesConfig, name: str) -> tuple[Fraction, str]:
