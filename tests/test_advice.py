@@ -316,11 +316,11 @@ def test_a_flip_is_where_the_advice_changes_and_just_before_it_does_not() -> Non
     every = flips(case, prices)
     found = {flip.field: flip for flip in every}
     assert rank(case, prices).first == "both"
-    flip = found["behaviour_share"]
-    at = float(flip.at)
-    assert flip.becomes == "retrieval"
-    assert rank(case.model_copy(update={"behaviour_share": at - 0.001}), prices).first == "retrieval"
-    assert rank(case.model_copy(update={"behaviour_share": at * 1.03}), prices).first == "both"
+    for field, outwards in (("behaviour_share", 0.99), ("prompted", 1.01), ("examples", 0.99)):
+        at = float(found[field].at.replace(",", ""))
+        there, before = (case.model_copy(update={field: at * factor}) for factor in (outwards, outwards**-2))
+        assert rank(there, prices).first == found[field].becomes == "retrieval"
+        assert rank(before, prices).first == "both"
     assert found["mode"].at == "offline"
     assert found["weights.cost"].becomes == "retrieval"
     distances = [flip.distance for flip in every]
