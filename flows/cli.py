@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from flows.printing import (
+    print_advised,
     print_answer,
     print_demo,
     print_evaluated,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from tasks.answering.service.keys import Key
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
+    from tasks.records import Advised, Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
 
 app = typer.Typer(
     name="tandem",
@@ -185,6 +186,22 @@ def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow
         return flow(loaded)
 
     _close(_run(call), as_json, print_shadowed, "no worse")
+
+
+@app.command()
+def advise(case: Annotated[Path, typer.Argument(help="A file under conf/cases/.")], as_json: Json = False) -> None:
+    """Retrieval, fine-tuning, or both: scores, costs, and what would change the answer, for a workload."""
+    from tasks.config.advice import CaseConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(case, CaseConfig)
+
+    def call() -> "Advised":
+        from flows.advise import advise as flow
+
+        return flow(loaded)
+
+    _close(_run(call), as_json, print_advised, "retrieval", "fine-tuning", "both")
 
 
 @app.command()

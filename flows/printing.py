@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.records import Answer, Evaluated, Finetune, Night, Released, Shadowed
+    from tasks.records import Advised, Answer, Evaluated, Finetune, Night, Released, Shadowed
 
 VENV = ".venv/bin"
 
@@ -165,3 +165,24 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     # what is not a terminal has no width: a file or another program gets whole lines
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def print_advised(done: "Advised") -> None:
+    scores: dict[str, list[object]] = {}
+    for each in done.scores:
+        scores.setdefault(each["dimension"], []).append(_rounded(each["score"]))
+    totals = ["mean by weight", *map(_rounded, done.totals.values())]
+    print_table([done.name, *done.totals], [[name, *of] for name, of in scores.items()] + [totals])
+    sign = done.currency
+    costs = [
+        [f"{sign}{of['a_month']:,.2f}", f"{sign}{of['all_in_a_request']:.4f}", of["ruled_out"]] for of in done.costs
+    ]
+    print_table(
+        ["way", "a month", "a request", "ruled out"],
+        [[of["way"], *row] for of, row in zip(done.costs, costs, strict=True)],
+    )
+    print(f"{done.name}: {done.decision}, in {done.confidence:.1%} of the draws")
+    for line in (*done.reasons, *done.warnings):
+        print(f"- {line}")
+    for number, step in enumerate(done.steps, start=1):
+        print(f"{number}. {step}")

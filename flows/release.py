@@ -58,7 +58,7 @@ def one_release(config: ReleaseConfig, manifest: ReleaseManifest, run_id: str, h
     done = summarise(config, manifest, examined, verdict, seconds, run_id)
     with timed(seconds, "register"):
         report = write_report(done, examined, guarded, calibrated, routed, config)
-        version = register_release(config, manifest, done, examined, guarded, verdict, report)
+        version = register_release(config, manifest, done, examined, guarded, routed, verdict, report)
     followed, live = follow_verdict(version, verdict)
     done = replace(done, decision=followed.decision, reasons=followed.reasons, live=live)
     report = write_report(done, examined, guarded, calibrated, routed, config)

@@ -545,3 +545,54 @@ class PreparedData:
     def stopped(self) -> bool:
         """Whether a finding forbids to train on it."""
         return any(finding.severity == "stop" for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A field of a case, as Tandem has measured it."""
+
+    field: str
+    value: float
+    source: str
+    """Where it stands in MLflow, and what it was made from."""
+    at: float
+    """When, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advised:
+    """What an advice came to, as the flow's result and as the command's closing table. Amounts are rounded."""
+
+    name: str
+    decision: Literal["retrieval", "fine-tuning", "both", "neither"]
+    confidence: float
+    """Share of the draws in which the decision is the same."""
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    currency: str
+    prices_as_of: str
+    fields: tuple[dict[str, Any], ...]
+    """Of the case: field, value, basis (measured or assumed), source, at."""
+    totals: dict[str, float]
+    """By approach, from 0 to 5."""
+    scores: tuple[dict[str, Any], ...]
+    """dimension, weight, approach, score, reason."""
+    questions: tuple[dict[str, str], ...]
+    """question, answer, basis, follows."""
+    situation: str
+    """The typical one that the case is like."""
+    costs: tuple[dict[str, Any], ...]
+    """way, approach, ruled_out, per_request, a_month, gpus and items, an amount each."""
+    break_evens: tuple[dict[str, Any], ...]
+    """requests a month, from which above is cheaper than below; cost a month there; step where a GPU turns it round."""
+    sensitivity: tuple[dict[str, Any], ...]
+    """Of the cost of the way that is advised: what, low, high, cheapest_low, cheapest_high."""
+    draws: dict[str, float]
+    """By approach, the share of the draws in which it comes first."""
+    flips: tuple[dict[str, Any], ...]
+    """field, now, at, becomes: what would change the decision, the nearest first."""
+    steps: tuple[str, ...]
+    """What to do, in order."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    """In MLflow."""

@@ -13,6 +13,7 @@ from tasks.compare import STATE_TAG
 from tasks.compose import state_of
 from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import find_home
+from tasks.evaluation.routing import Routed
 from tasks.examine import Examined
 from tasks.guard import Guarded
 from tasks.records import Released, ReleaseManifest, Verdict, Version, number_of
@@ -23,6 +24,8 @@ from tasks.registry.versions import PART_TAG, register
 from tasks.releases import ENTRY_POINT
 
 PREDICT_PARAMS = {"tenant": str}
+ALONE_METRIC = "share_alone"
+"""Share of the held-out questions that the model answers without a search."""
 
 
 @task(name="register release", task_run_name="register {manifest.release} {manifest.tag}")
@@ -32,6 +35,7 @@ def register_release(
     done: Released,
     examined: Examined,
     guarded: Guarded,
+    routed: Routed | None,
     verdict: Verdict,
     report: str,
 ) -> Version:
@@ -44,7 +48,8 @@ def register_release(
         client,
         done.run_id,
         params=flat(settings) | {f"part.{kind}": part for kind, part in done.parts.items()},
-        metrics={f"{who}_{name}": value for who, of in done.scores.items() for name, value in of.items()},
+        metrics={f"{who}_{name}": value for who, of in done.scores.items() for name, value in of.items()}
+        | ({ALONE_METRIC: routed.share} if routed else {}),
         tags=marks,
         texts={
             REPORT_FILE: report,

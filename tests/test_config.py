@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from flows.approve import ApproveConfig
 from flows.rollback import RollbackConfig
+from tasks.config.advice import CaseConfig, PricesConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
 from tasks.config.deployments import DeploymentsConfig
@@ -22,7 +23,7 @@ from tasks.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 CLASS_OF: dict[str, type[BaseModel]] = {
-    ".": DeploymentsConfig,
+    "cases": CaseConfig,
     "base_model": BaseModelBuildConfig,
     "datasets": DatasetConfig,
     "dpo": DpoConfig,
@@ -38,6 +39,9 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "suites/guardrails": GuardrailsConfig,
 }
 """By folder below conf/."""
+
+CLASS_OF_FILE: dict[str, type[BaseModel]] = {"deployments.yaml": DeploymentsConfig, "prices.yaml": PricesConfig}
+"""In conf/ itself."""
 
 OURS = {*CONF.rglob("*.yaml")} - {CONF / "garak.yaml"}
 """All but what another program reads."""
@@ -57,13 +61,17 @@ FORMS = [
     GuardrailsConfig,
     ServiceConfig,
     ShadowConfig,
+    CaseConfig,
+    PricesConfig,
 ]
 
 
 @pytest.mark.parametrize("file", sorted(OURS), ids=lambda file: str(file.relative_to(CONF)))
 def test_every_file_fits_its_class(file: Path) -> None:
-    loaded = load_config(file, CLASS_OF[str(file.parent.relative_to(CONF))])
-    if isinstance(loaded, (AnswersConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig, ShadowConfig)):
+    loaded = load_config(file, CLASS_OF_FILE.get(file.name) or CLASS_OF[str(file.parent.relative_to(CONF))])
+    if isinstance(
+        loaded, (AnswersConfig, CaseConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig, ShadowConfig)
+    ):
         assert loaded.name == file.stem
 
 

@@ -21,8 +21,9 @@ from tasks.config.settings import Home
 from tasks.errors import ModelError
 from tasks.evaluation.routing import ALWAYS, Tried, Way, calibrate_routing, choose, needed
 from tasks.records import Generated, Passage
+from tasks.register_release import ALONE_METRIC
 from tasks.registry.connection import connect
-from tasks.registry.runs import read_text
+from tasks.registry.runs import read_metrics, read_text
 from tasks.releases import open_release
 from tests.command import golden_of_nights
 from tests.endpoint import serve
@@ -279,6 +280,7 @@ def test_a_release_learns_when_its_model_may_answer_alone_and_its_report_says_wh
         assert done.live == done.version, done.reasons
         report = read_text(connect(home_of_nights), done.run_id, "report.md")
         assert "the model answers 75.0% of them alone" in report
+        assert read_metrics(connect(home_of_nights), done.run_id)[ALONE_METRIC] == 0.75
         assert release(ReleaseConfig.model_validate(settings)).decision == "unchanged"
         (tmp_path / "familiar.jsonl").write_text(json.dumps(questions[0]) + "\n")
         assert release(ReleaseConfig.model_validate(settings)).decision != "unchanged"

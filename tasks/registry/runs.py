@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,18 @@ BATCH = 100
 PAGE = 1000
 DECISION_TAG, CHAMPION_TAG, CANDIDATE_TAG = "tandem.decision", "tandem.champion", "tandem.candidate"
 """Of a run that compares releases: what it came to, and which they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run that ended well, and what came out."""
+
+    run_id: str
+    experiment: str
+    at: float
+    """When it began, in seconds since the epoch."""
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
 
 
 @explained
@@ -151,6 +164,36 @@ def read_metrics(client: MlflowClient, run_id: str) -> dict[str, float]:
 
 
 @explained
+def read_run(client: MlflowClient, run_id: str) -> Ran:
+    """What a run came to."""
+    run = client.get_run(run_id)
+    return _ran(run, client.get_experiment(run.info.experiment_id).name)
+
+
+@explained
+def finished_runs(client: MlflowClient, experiments: str, query: str = "", limit: int | None = None) -> list[Ran]:
+    """The runs that ended well, newest first; `limit` of them at most.
+
+    Args:
+        client: to ask.
+        experiments: their names, with ``%`` for anything.
+        query: which runs, as MLflow has it.
+        limit: None for all.
+    """
+    found = client.search_experiments(filter_string=f"name LIKE '{experiments}'")
+    names = {each.experiment_id: each.name for each in found}
+    if not names:
+        return []
+    wanted = " and ".join(filter(None, ("attributes.status = 'FINISHED'", query)))
+    order = ["attributes.start_time DESC"]
+    if limit:
+        runs = list(client.search_runs(list(names), wanted, max_results=limit, order_by=order))
+    else:
+        runs = search_runs(client, list(names), wanted, order)
+    return [_ran(run, names[run.info.experiment_id]) for run in runs]
+
+
+@explained
 def close_abandoned(client: MlflowClient, model: str) -> list[str]:
     """Set the model's runs whose process is gone to KILLED; returns their ids.
 
@@ -210,6 +253,10 @@ def read_artifact(client: MlflowClient, uri: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri)
         return Path(path).read_text(encoding="utf-8")
+
+
+def _ran(run: Run, experiment: str) -> Ran:
+    return Ran(run.info.run_id, experiment, run.info.start_time / 1000, dict(run.data.metrics), dict(run.data.tags))
 
 
 def _artifact_location(client: MlflowClient, experiment: str) -> str | None:

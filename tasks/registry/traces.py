@@ -71,6 +71,13 @@ class Recorded:
     """Of the whole, with the texts that were allowed to be kept."""
     thumb: bool | None = None
     correction: str = ""
+    at: float = 0.0
+    """When it began, in seconds since the epoch."""
+    seconds: float = 0.0
+    steps: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by step."""
+    tokens: tuple[int, int] | None = None
+    """Read and written, where a language model answered."""
 
 
 def new_trace_id() -> str:
@@ -167,7 +174,26 @@ def _recorded(trace: Trace) -> Recorded:
         outputs=(whole.outputs if whole else None) or {},
         thumb=bool(thumbs[-1]) if thumbs else None,
         correction=str(corrections[-1]) if corrections else "",
+        at=trace.info.timestamp_ms / 1000,
+        seconds=_lasted(whole) if whole else 0.0,
+        steps={span.name: _lasted(span) for span in trace.data.spans if span is not whole},
+        tokens=_tokens(trace),
     )
+
+
+def _lasted(span: Span) -> float:
+    return (span.end_time_ns - span.start_time_ns) / 1e9 if span.end_time_ns else 0.0
+
+
+def _tokens(trace: Trace) -> tuple[int, int] | None:
+    usages = [span.get_attribute(SpanAttributeKey.CHAT_USAGE) for span in trace.data.spans]
+    known = [usage for usage in usages if usage and usage[TokenUsageKey.TOTAL_TOKENS]]
+    if not known:
+        return None
+    read, written = (
+        sum(usage[key] for usage in known) for key in (TokenUsageKey.INPUT_TOKENS, TokenUsageKey.OUTPUT_TOKENS)
+    )
+    return read, written
 
 
 def _spans(record: TraceRecord) -> list[Span]:
