@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.answering.service.keys import Key
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
+    from tasks.records import Answer, Evaluated, Finetune, Housekeeping, Move, Night, Released, Shadowed
 
 app = typer.Typer(
     name="tandem",
@@ -412,6 +412,42 @@ def collect(
 
 
 @app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="Name of the index, the adapter or the release.")],
+    version: Annotated[int, typer.Argument(min=1, help="The version to remove.")],
+    as_json: Json = False,
+) -> None:
+    """Delete one version with its files; refused for what is live, previous, waiting, kept or part of a release."""
+    from tasks.garbage import remove_version
+
+    freed = remove_version(name, version, find_home())
+    result = {"deleted": [version], "freed_bytes": freed}
+    _show(as_json, result, lambda: print(_collected(result, dry_run=False)))
+
+
+@app.command()
+def maintain(
+    config: Annotated[Path, typer.Argument(help="Such as conf/maintain.yaml.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without, only say what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what is beyond retention and mend what does not fit; exit status 1 where something is wrong still."""
+    from tasks.config.maintenance import MaintainConfig
+
+    from tasks.config.loading import load_config
+
+    loaded = load_config(config, MaintainConfig)
+    chosen = loaded.model_copy(update={"apply": loaded.apply or apply})
+
+    def call() -> "Housekeeping":
+        from flows.maintain import maintain as flow
+
+        return flow(chosen)
+
+    _close(_run(call), as_json, _print_housekeeping, "in order")
+
+
+@app.command()
 def deploy(
     config: Annotated[Path, typer.Argument(help="The deployments.")] = DEPLOYMENTS,
     as_json: Json = False,
@@ -433,7 +469,7 @@ def deploy(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check every live pointer and what it needs; print the command that mends what is found."""
+    """Check pointers, versions, tables, runs and the ledger; print the command that mends what does not fit."""
     from tasks.doctor import examine
 
     findings = examine(find_home())
@@ -744,6 +780,24 @@ def _print_shadowed(done: "Shadowed") -> None:
     print(f"{done.candidate} against {done.champion}: {done.decision}")
     for reason in done.reasons:
         print(f"- {reason}")
+
+
+def _print_housekeeping(done: "Housekeeping") -> None:
+    verb = "removed" if done.applied else "would go"
+    _table(
+        [verb, "count", "why"],
+        [[f"{each.kind}: {each.what}", f"{each.count:,}", each.failed or each.why] for each in done.removals],
+    )
+    _table(
+        ["megabytes", "before", "after"],
+        [[kind, *(f"{size / 1e6:,.1f}" for size in sizes)] for kind, sizes in done.space.items()],
+    )
+    for sentence in done.mended:
+        print(f"- {sentence}")
+    for trouble in done.troubles:
+        print(f"{trouble.what}\n    {trouble.remedy}")
+    if not done.applied:
+        print("Nothing was changed: `--apply`, or `apply: true` in the file, does it.")
 
 
 def _print_scored(done: "Finetune | Released", name: str, details: list[list[object]]) -> None:
