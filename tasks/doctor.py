@@ -39,12 +39,17 @@ def _examine(client: MlflowClient, name: str, home: Home) -> Iterator[Trouble]:
     others = _once_live(client, name, moves, now.champion)
     if moves:
         yield from _compare_with_ledger(name, now, moves[0].after, others)
-    pointed = {getattr(now, pointer): pointer for pointer in ALIASES if getattr(now, pointer) in now.aliases}
-    for number, pointer in pointed.items():
-        yield from _examine_version(client, name, pointer, number, others)
-    for version in list_versions(client, name):
-        if version.number not in pointed:
-            yield from _examine_unpointed(client, name, version.number)
+    numbers = [version.number for version in list_versions(client, name)]
+    for pointer in ALIASES:
+        number = getattr(now, pointer)
+        if number in numbers:
+            yield from _examine_version(client, name, pointer, number, others)
+        elif number is not None:
+            then = f"; {_go_live(name, others)}" if pointer == "champion" and others else ""
+            yield Trouble(f"{name}: {pointer} points at version {number}, which is gone", f"tandem mend {name}{then}")
+    for number in numbers:
+        if number not in now.aliases:
+            yield from _examine_unpointed(client, name, number)
     yield from _examine_traces_of_work(client, name, home)
 
 
@@ -139,6 +144,11 @@ def _compare_with_ledger(name: str, now: Pointers, known: Pointers, others: list
         elif actual != written:
             says = f"the ledger says {written or 'none'}: the alias was moved by hand"
             yield Trouble(f"{name}: version {actual} is {word}, but {says}", remedy)
+    if now.hold != known.hold:
+        yield Trouble(
+            f"{name}: MLflow says {now.hold or 'not held'}, the ledger {known.hold or 'not held'}: changed by hand",
+            f"tandem mend {name}",
+        )
 
 
 def _examine_version(

@@ -1,7 +1,7 @@
 """Finds what is kept no longer, of every kind that Tandem leaves on the disk, each with what removes it."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -141,13 +141,13 @@ def _tables(stock: Stock) -> Iterator[Due]:
         if stock.whole and table not in stock.staying:
             why = f"no version names it, and nobody wrote to it for {stock.config.days:g} days"
             name, drop = table.rpartition("-")[0], partial(drop_table, stock.home.lancedb, table)
-            yield Due(Removal("tables", table, 1, why), _locked(stock.home, name, drop))
+            yield Due(Removal("tables", table, 1, why), _locked(stock.home, [name], drop))
 
 
 def _checkpoints(stock: Stock) -> Iterator[Due]:
     why = f"the training ended {stock.config.checkpoint_days:g} days ago, without an adapter"
     for run_id, name in old_checkpoints(stock.client, stock.now - stock.config.checkpoint_days * DAY).items():
-        act = _locked(stock.home, name, partial(forget_checkpoint, stock.client, run_id))
+        act = _locked(stock.home, [name] if name else [], partial(forget_checkpoint, stock.client, run_id))
         yield Due(Removal("checkpoints", f"{name}, run {run_id}", 1, why), act)
 
 
@@ -162,6 +162,7 @@ def _caches(stock: Stock) -> Iterator[Due]:
         return
     before = stock.now - stock.config.cache_days * DAY
     vectors, texts = _used_keys(stock)
+    users = sorted({table.rpartition("-")[0] for table in stock.staying})
     kept = {file: vectors.get(file.stem, set()) for file in sorted((stock.home.cache / "vectors").glob("*.sqlite"))}
     with open_converted(stock.home) as converted:
         kept[converted.path] = texts
@@ -171,7 +172,9 @@ def _caches(stock: Stock) -> Iterator[Due]:
         if unused:
             kind = "converted texts" if used is texts else "vectors"
             why = f"no version uses them, and they came more than {stock.config.cache_days:g} days ago"
-            yield Due(Removal(kind, file.name, unused, why), partial(_forget, file, used, before))
+            yield Due(
+                Removal(kind, file.name, unused, why), _locked(stock.home, users, partial(_forget, file, used, before))
+            )
 
 
 def _forget(file: Path, used: Collection[str], before: float) -> None:
@@ -230,7 +233,7 @@ def _left_over(path: Path, stock: Stock, model: str) -> Due:
     why = f"left by a run that was killed, {stock.config.scratch_days:g} days ago or more"
     where = str(path.relative_to(stock.home.root))
     act: Act = partial(shutil.rmtree, path) if path.is_dir() else path.unlink
-    return Due(Removal("scratch", where, 1, why), _locked(stock.home, model, act))
+    return Due(Removal("scratch", where, 1, why), _locked(stock.home, [model] if model else [], act))
 
 
 def _locks(stock: Stock) -> Iterator[Due]:
@@ -264,12 +267,12 @@ def _shorten(log: Path, keep: int) -> None:
         file.truncate()
 
 
-def _locked(home: Home, name: str, act: Act) -> Act:
-    """While no run works on the model; at once where there is none."""
+def _locked(home: Home, names: Iterable[str], act: Act) -> Act:
+    """While no run works on any of these models."""
 
     def call() -> None:
         with ExitStack() as stack:
-            if name:
+            for name in names:
                 stack.enter_context(model_lock(home.locks, name, 0))
             act()
 

@@ -13,7 +13,7 @@ from tasks.records import kind_of, number_of
 from tasks.register import VERDICT_TAG, VERSION_TAG, read_verdict
 from tasks.registry.connection import MlflowClient
 from tasks.registry.ledger import Pointers, was_ever_pointed_at
-from tasks.registry.pointers import pointers, settle
+from tasks.registry.pointers import drop_dangling, pointers, settle
 from tasks.registry.runs import close_abandoned
 from tasks.registry.versions import get, list_versions, load_manifest, newest_tags
 
@@ -37,6 +37,7 @@ def mend(name: str, home: Home) -> Mended:
     """
     with moving(name, home) as client:
         done = [f"closed the MLflow run {run_id}, whose process was gone" for run_id in close_abandoned(client, name)]
+        done += [f"took away {what}, which pointed at a version that is gone" for what in drop_dangling(client, name)]
         done += [f"{m.what} {m.before} → {m.after}: {m.reason} ({m.by})" for m in settle(client, name)]
         newest = newest_tags(client, name)
         now = pointers(client, name)

@@ -22,7 +22,7 @@ MEND = "tandem mend "
 
 @task(name="check", task_run_name="check")
 def check(apply: bool) -> tuple[list[str], list[Trouble]]:
-    """Compare pointers, versions, tables, runs and ledger, and mend what is safe: what was done, and what is still wrong.
+    """Compare pointers, versions, tables, runs and ledger, and mend what is safe: what was done, what is still wrong.
 
     Safe is what `tandem mend` does, which loses nothing. Giving a version up, or putting another live, is for a person.
     """

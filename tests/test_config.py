@@ -15,6 +15,7 @@ from tasks.config.evaluation import AnswersConfig
 from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
+from tasks.config.maintenance import MaintainConfig
 from tasks.config.service import ServiceConfig
 from tasks.config.shadow import ShadowConfig
 from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
@@ -27,6 +28,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "datasets": DatasetConfig,
     "dpo": DpoConfig,
     "index": ReindexConfig,
+    "maintain.yaml": MaintainConfig,
     "models": BaseModelConfig,
     "policies": PolicyConfig,
     "prompts": PromptConfig,
@@ -37,7 +39,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "suites/answers": AnswersConfig,
     "suites/guardrails": GuardrailsConfig,
 }
-"""By folder below conf/."""
+"""By folder below conf/, or by the file's own name."""
 
 OURS = {*CONF.rglob("*.yaml")} - {CONF / "garak.yaml"}
 """All but what another program reads."""
@@ -57,12 +59,13 @@ FORMS = [
     GuardrailsConfig,
     ServiceConfig,
     ShadowConfig,
+    MaintainConfig,
 ]
 
 
 @pytest.mark.parametrize("file", sorted(OURS), ids=lambda file: str(file.relative_to(CONF)))
 def test_every_file_fits_its_class(file: Path) -> None:
-    loaded = load_config(file, CLASS_OF[str(file.parent.relative_to(CONF))])
+    loaded = load_config(file, CLASS_OF.get(file.name) or CLASS_OF[str(file.parent.relative_to(CONF))])
     if isinstance(loaded, (AnswersConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig, ShadowConfig)):
         assert loaded.name == file.stem
 

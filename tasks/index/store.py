@@ -36,7 +36,8 @@ _STATE_COLUMNS = ["document", "revision", "recipe", "stale", "reason"]
 _INDEXED_COLUMNS = ("id", "document", "tenant")
 _TEXT_INDEX, _VECTOR_INDEX = "text_idx", "vector_idx"
 _MANY_FRAGMENTS = 32
-_MUCH_DELETED = 0.2
+_MUCH_DELETED = 0.5
+"""A compaction writes the whole table anew, beside what older versions keep; at 0.2 that was most of the disk."""
 _SAMPLED_ROWS = 5
 _SAME = 1e-3
 """Cosine distance below which two vectors are one, rounding aside."""

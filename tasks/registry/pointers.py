@@ -186,6 +186,17 @@ def delete_version(client: MlflowClient, name: str, number: int) -> None:
 
 
 @explained
+def drop_dangling(client: MlflowClient, name: str) -> list[What]:
+    """Take away the pointers to versions that do not exist, as a damaged database has them; which they were."""
+    now = pointers(client, name)
+    known = {int(version.version) for version in search_versions(client, name)}
+    gone = [what for what in ALIASES if getattr(now, what) in now.aliases - known]
+    for what in gone:
+        registry(client).delete_registered_model_alias(name, what)
+    return gone
+
+
+@explained
 def settle(client: MlflowClient, name: str) -> list[Move]:
     """Make pointers and ledger agree after a crash or a move by hand; returns the moves added or completed.
 
