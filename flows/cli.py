@@ -23,6 +23,7 @@ from flows.printing import (
     print_demo,
     print_evaluated,
     print_finetune,
+    print_housekeeping,
     print_night,
     print_passages,
     print_release,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from tasks.answering.service.keys import Key
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Advised, Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
+    from tasks.records import Advised, Answer, Evaluated, Finetune, Housekeeping, Move, Night, Released, Shadowed
 
 app = typer.Typer(
     name="tandem",
@@ -440,6 +441,41 @@ def collect(
 
 
 @app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="Name of the index, the adapter or the release.")],
+    version: Annotated[int, typer.Argument(min=1, help="The version to remove.")],
+    as_json: Json = False,
+) -> None:
+    """Delete one version with its files; refused for what is live, previous, waiting, kept or part of a release."""
+    from tasks.garbage import remove_version
+
+    freed = remove_version(name, version, find_home())
+    result = {"deleted": [version], "freed_bytes": freed}
+    _show(as_json, result, lambda: print(_collected(result, dry_run=False)))
+
+
+@app.command()
+def maintain(
+    config: Annotated[Path, typer.Argument(help="Such as conf/maintain.yaml.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without, only say what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what is beyond retention and mend what does not fit; exit status 1 where something is wrong still."""
+    from tasks.config.loading import load_config
+    from tasks.config.maintenance import MaintainConfig
+
+    loaded = load_config(config, MaintainConfig)
+    chosen = loaded.model_copy(update={"apply": loaded.apply or apply})
+
+    def call() -> "Housekeeping":
+        from flows.maintain import maintain as flow
+
+        return flow(chosen)
+
+    _close(_run(call), as_json, print_housekeeping, "in order")
+
+
+@app.command()
 def deploy(
     config: Annotated[Path, typer.Argument(help="The deployments.")] = DEPLOYMENTS,
     as_json: Json = False,
@@ -461,7 +497,7 @@ def deploy(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check every live pointer and what it needs; print the command that mends what is found."""
+    """Check pointers, versions, tables, runs and the ledger; print the command that mends what does not fit."""
     from tasks.doctor import examine
 
     findings = examine(find_home())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.records import Advised, Answer, Evaluated, Finetune, Night, Released, Shadowed
+    from tasks.records import Advised, Answer, Evaluated, Finetune, Housekeeping, Night, Released, Shadowed
 
 VENV = ".venv/bin"
 
@@ -186,3 +186,21 @@ def print_advised(done: "Advised") -> None:
         print(f"- {line}")
     for number, step in enumerate(done.steps, start=1):
         print(f"{number}. {step}")
+
+
+def print_housekeeping(done: "Housekeeping") -> None:
+    verb = "removed" if done.applied else "would go"
+    print_table(
+        [verb, "count", "why"],
+        [[f"{each.kind}: {each.what}", f"{each.count:,}", each.failed or each.why] for each in done.removals],
+    )
+    print_table(
+        ["megabytes", "before", "after"],
+        [[kind, *(f"{size / 1e6:,.1f}" for size in sizes)] for kind, sizes in done.space.items()],
+    )
+    for sentence in done.mended:
+        print(f"- {sentence}")
+    for trouble in done.troubles:
+        print(f"{trouble.what}\n    {trouble.remedy}")
+    if not done.applied:
+        print("Nothing was changed: `--apply`, or `apply: true` in the file, does it.")

@@ -63,5 +63,19 @@ def prepare_prefect_home() -> None:
         os.link(copied, home / "prefect.db")  # never over one that a server made meanwhile
 
 
+def free_share(file: Path) -> float:
+    """How much of an SQLite file is left over from what was deleted."""
+    with closing(sqlite3.connect(file)) as database:
+        pages, free = (database.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "freelist_count"))
+    return free / max(pages, 1)
+
+
+def compact(file: Path) -> None:
+    """Give what an SQLite file has left over back to the disk. Raises sqlite3.OperationalError where it is in use."""
+    with closing(sqlite3.connect(file, timeout=10)) as database:
+        database.execute("VACUUM")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 if __name__ == "__main__":
     main()

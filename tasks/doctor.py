@@ -1,54 +1,137 @@
-"""Checks every live pointer and what it stands on; names the command that mends what it finds."""
+"""Checks pointers, versions, tables, runs and the ledger against one another; names the command that mends."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
+from tasks.adapters import ADAPTER_FILE
 from tasks.config.settings import Home
-from tasks.errors import TandemError
-from tasks.index.store import IndexStore
+from tasks.errors import RegistryError, StoreError, TandemError
+from tasks.index.store import IndexStore, list_tables
 from tasks.proof import prove
-from tasks.records import IndexManifest, kind_of
+from tasks.records import Trouble, kind_of, number_of
+from tasks.registry import ledger
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.ledger import Entry, Pointers, made
-from tasks.registry.pointers import ALIASES, pointers
-from tasks.registry.runs import running
-from tasks.registry.versions import list_names, list_versions, load_manifest
+from tasks.registry.pointers import ALIASES, pointers, releases_with
+from tasks.registry.runs import MODEL_TAG, abandoned, running_with
+from tasks.registry.versions import has_file, list_names, list_versions, load_manifest
 
 BUILD = "tandem reindex, sft, dpo or release CONF, whichever made it, to build a new version"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is wrong, and what mends it."""
-
-    what: str
-    remedy: str
-
-
-def examine(home: Home) -> list[Finding]:
-    """Every registered model of this installation; nothing is changed."""
+def examine(home: Home) -> list[Trouble]:
+    """Every model that is registered, or of which anything was left; nothing is changed."""
     client = connect(home)
-    return [finding for name in list_names(client) for finding in _examine(client, name)]
+    registered = list_names(client)
+    of_tables = (table.rpartition("-")[0] for table in list_tables(home.lancedb))
+    names = {*registered, *ledger.names(client), *running_with(client, MODEL_TAG).values(), *of_tables}
+    return [
+        trouble
+        for name in sorted(names)
+        for trouble in (_examine(client, name, home) if name in registered else _examine_rest(client, name, home))
+    ]
 
 
-def _examine(client: MlflowClient, name: str) -> Iterator[Finding]:
+def _examine(client: MlflowClient, name: str, home: Home) -> Iterator[Trouble]:
     now = pointers(client, name)
     moves = made(client, name)
     others = _once_live(client, name, moves, now.champion)
     if moves:
         yield from _compare_with_ledger(name, now, moves[0].after, others)
+    numbers = [version.number for version in list_versions(client, name)]
     for pointer in ALIASES:
         number = getattr(now, pointer)
-        if number is not None:
+        if number in numbers:
             yield from _examine_version(client, name, pointer, number, others)
-    if left := running(client, name):
-        yield Finding(
-            f"{name}: {len(left)} MLflow runs are RUNNING; unless work is under way their processes are gone",
+        elif number is not None:
+            then = f"; {_go_live(name, others)}" if pointer == "champion" and others else ""
+            yield Trouble(f"{name}: {pointer} points at version {number}, which is gone", f"tandem mend {name}{then}")
+    for number in numbers:
+        if number not in now.aliases:
+            yield from _examine_unpointed(client, name, number)
+    yield from _examine_traces_of_work(client, name, home)
+
+
+def _examine_rest(client: MlflowClient, name: str, home: Home) -> Iterator[Trouble]:
+    """What is left of a model that is not registered."""
+    moves = made(client, name)
+    if moves and moves[0].after != Pointers():
+        known = {what: value for what, value in asdict(moves[0].after).items() if value is not None}
+        says = ", ".join(f"{what} {value}" for what, value in known.items())
+        yield Trouble(f"{name}: the ledger says {says}, and MLflow has no such model", f"tandem mend {name}")
+    yield from _examine_traces_of_work(client, name, home)
+
+
+def _examine_traces_of_work(client: MlflowClient, name: str, home: Home) -> Iterator[Trouble]:
+    """What a process leaves that is killed."""
+    if left := abandoned(client, name):
+        yield Trouble(
+            f"{name}: {len(left)} MLflow runs are RUNNING, and no process on this machine works on them",
             f"tandem mend {name}",
         )
+    try:
+        for table, tags in stray_tags(client, name, home).items():
+            yield Trouble(
+                f"{name}: no version goes by {', '.join(tags)}, and the table {table} keeps a state for each",
+                f"tandem mend {name}",
+            )
+    except StoreError as error:
+        yield Trouble(f"{name}: {error}", f"move that table out of {home.lancedb}, if it is not for an upgrade to read")
 
 
-def _compare_with_ledger(name: str, now: Pointers, known: Pointers, others: list[int]) -> Iterator[Finding]:
+def _examine_unpointed(client: MlflowClient, name: str, number: int) -> Iterator[Trouble]:
+    """A version that nothing points at need not answer now, but what it consists of has to be there."""
+    try:
+        manifest = load_manifest(client, name, number)
+        find_parts(client, name, manifest)
+        if kind_of(manifest) == "index" and not is_protected(manifest):
+            yield Trouble(
+                f"{name}: the tag {manifest['tag']} that protects version {number} is gone from the table",
+                f"tandem mend {name}",
+            )
+    except TandemError as error:
+        releases = releases_with(client, name, number)
+        if any(which in pointers(client, of).aliases for of, which in releases):
+            return  # said of that release, with what mends it
+        # of no use without it; and as long as they exist, it cannot be removed
+        removals = [f"tandem remove {of} {which}" for of, which in [*releases, (name, number)]]
+        yield Trouble(f"{name}: version {number} can no longer be used: {error}", "; ".join(removals))
+
+
+def find_parts(client: MlflowClient, name: str, manifest: Mapping[str, Any]) -> None:
+    """Show that what a version consists of is there, without loading it. Raises a TandemError if it is not."""
+    kind = kind_of(manifest)
+    if kind == "index":
+        IndexStore.open(manifest["uri"], manifest["table"]).at(manifest["lance_version"])
+    elif kind == "adapter":
+        number = number_of(manifest["tag"])
+        if not has_file(client, name, number, ADAPTER_FILE):
+            raise RegistryError(f"the files of {name} version {number} are gone")
+    elif kind == "release":
+        for part in filter(None, (manifest[of] for of in ("index", "adapter", "prompt"))):
+            of, _, which = part.partition("@")
+            find_parts(client, of, load_manifest(client, of, int(which)))
+
+
+def stray_tags(client: MlflowClient, name: str, home: Home) -> dict[str, list[str]]:
+    """By table of this index: the tags that no registered version goes by."""
+    known = tags_of(client, name)
+    of_table = {table: IndexStore.open(home.lancedb, table).tags().keys() for table in tables_of(name, home)}
+    return {table: sorted(tags - known) for table, tags in of_table.items() if tags - known}
+
+
+def tables_of(name: str, home: Home) -> list[str]:
+    """The tables that the nights of this index write to: one for each embedder."""
+    return [table for table in list_tables(home.lancedb) if table.rpartition("-")[0] == name]
+
+
+def tags_of(client: MlflowClient, name: str) -> set[str]:
+    """The tags of all registered versions of an index."""
+    return {f"v{version.number}" for version in list_versions(client, name)}
+
+
+def _compare_with_ledger(name: str, now: Pointers, known: Pointers, others: list[int]) -> Iterator[Trouble]:
     """What somebody moved or removed in MLflow itself."""
     for pointer in ALIASES:
         actual, written = getattr(now, pointer), getattr(known, pointer)
@@ -57,20 +140,25 @@ def _compare_with_ledger(name: str, now: Pointers, known: Pointers, others: list
         if actual is None and written is not None:
             remedy = _go_live(name, others) if pointer == "champion" else remedy
             gone = "it or its alias was removed in MLflow"
-            yield Finding(f"{name}: nothing is {word}; version {written} was, and {gone}", remedy)
+            yield Trouble(f"{name}: nothing is {word}; version {written} was, and {gone}", remedy)
         elif actual != written:
             says = f"the ledger says {written or 'none'}: the alias was moved by hand"
-            yield Finding(f"{name}: version {actual} is {word}, but {says}", remedy)
+            yield Trouble(f"{name}: version {actual} is {word}, but {says}", remedy)
+    if now.hold != known.hold:
+        yield Trouble(
+            f"{name}: MLflow says {now.hold or 'not held'}, the ledger {known.hold or 'not held'}: changed by hand",
+            f"tandem mend {name}",
+        )
 
 
 def _examine_version(
     client: MlflowClient, name: str, pointer: str, number: int, others: list[int]
-) -> Iterator[Finding]:
+) -> Iterator[Trouble]:
     try:
         manifest = load_manifest(client, name, number)
         prove(manifest)
-        if kind_of(manifest) == "index" and not is_protected(IndexManifest.from_json(manifest)):
-            yield Finding(
+        if kind_of(manifest) == "index" and not is_protected(manifest):
+            yield Trouble(
                 f"{name}: the tag {manifest['tag']} that protects version {number} ({pointer}) is gone from the table",
                 f"tandem mend {name}",
             )
@@ -80,19 +168,27 @@ def _examine_version(
             "previous": _go_back(name, [other for other in others if other != number]),
             "candidate": BUILD,
         }
-        yield Finding(f"{name}: version {number} ({pointer}): {error}", remedies[pointer])
+        yield Trouble(f"{name}: version {number} ({pointer}): {error}", remedies[pointer])
 
 
-def is_protected(manifest: IndexManifest) -> bool:
-    """The table still has the version's tag, where it belongs."""
-    return IndexStore.open(manifest.uri, manifest.table).tags().get(manifest.tag) == manifest.lance_version
+def is_protected(manifest: Mapping[str, Any]) -> bool:
+    """The table still has the tag of this index version, where it belongs."""
+    return IndexStore.open(manifest["uri"], manifest["table"]).tags().get(manifest["tag"]) == manifest["lance_version"]
 
 
 def _once_live(client: MlflowClient, name: str, moves: Sequence[Entry], champion: int | None) -> list[int]:
-    """Versions that were live before and still exist, the latest first: each passed the gate in its day."""
+    """Versions that were live before and are there whole, the latest first: each passed the gate in its day."""
     lived = (entry.move.after for entry in moves if entry.move.what == "champion")
     known = {version.number for version in list_versions(client, name)} - {champion}
-    return [number for number in dict.fromkeys(lived) if number in known]
+    return [number for number in dict.fromkeys(lived) if number in known and _is_whole(client, name, number)]
+
+
+def _is_whole(client: MlflowClient, name: str, number: int) -> bool:
+    try:
+        find_parts(client, name, load_manifest(client, name, number))
+    except TandemError:
+        return False
+    return True
 
 
 def _go_live(name: str, others: list[int]) -> str:

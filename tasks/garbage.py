@@ -1,20 +1,28 @@
-"""Deletes old versions: in the registry those that nothing protects, in the table what no version needs."""
+"""Removes versions: from the registry first, so that nothing can point at them, and then their files.
 
-from collections.abc import Sequence
+A removal that is killed half way leaves files that no version names; the next one finds and removes them.
+"""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
 from typing import Any
 
 from tasks.config.settings import Home
+from tasks.doctor import tables_of, tags_of
+from tasks.errors import RefusedError
 from tasks.index.store import IndexStore
 from tasks.lock import model_lock
+from tasks.mend import protect_versions
 from tasks.promote import moving
-from tasks.records import kind_of
-from tasks.registry.connection import MlflowClient
+from tasks.register import REPORT_FILE, VERDICT_TAG
+from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.pointers import delete_version, protected
-from tasks.registry.versions import list_versions, load_manifest
+from tasks.registry.removal import empty_run, runs_without_version
+from tasks.registry.versions import get, list_versions
 
 
 def collect_versions(name: str, keep: int, dry_run: bool, home: Home) -> dict[str, Any]:
-    """Delete all but the newest `keep` versions and the protected ones; says which, and the bytes freed.
+    """Delete all but the newest `keep` versions and the protected ones; says which, and the bytes freed in tables.
 
     Raises:
         BusyError: a night is under way.
@@ -23,22 +31,48 @@ def collect_versions(name: str, keep: int, dry_run: bool, home: Home) -> dict[st
         with moving(name, home) as client:
             safe = protected(client, name)
             old = [version.number for version in list_versions(client, name)[:-keep] if version.number not in safe]
-            if dry_run:
-                return {"deleted": old, "freed_bytes": 0}
-            pruned = _tables(client, name, old)
-            for number in old:
-                delete_version(client, name, number)
-            kept = _tables(client, name, [version.number for version in list_versions(client, name)])
-        # tables that keep all their versions too: an earlier call may have been killed before it pruned them
-        freed = sum(IndexStore.open(home.lancedb, table).collect(kept.get(table, set())) for table in pruned | kept)
+        freed = 0 if dry_run else _remove(name, old, home)
     return {"deleted": old, "freed_bytes": freed}
 
 
-def _tables(client: MlflowClient, name: str, numbers: Sequence[int]) -> dict[str, set[str]]:
-    """Table → the tags that these versions have there; none for what MLflow holds whole."""
-    tags: dict[str, set[str]] = {}
-    for number in numbers:
-        manifest = load_manifest(client, name, number)
-        if kind_of(manifest) == "index":
-            tags.setdefault(manifest["table"], set()).add(manifest["tag"])
-    return tags
+def remove_version(name: str, number: int, home: Home) -> int:
+    """Delete one version with its files; the bytes freed in tables.
+
+    Raises:
+        RefusedError: it is live, previous, waiting, kept or part of a release.
+        BusyError: a night is under way.
+    """
+    with model_lock(home.locks, name, 0):
+        client = connect(home)
+        get(client, name, number)
+        if why := protected(client, name).get(number):
+            raise RefusedError(f"version {number} of {name} {why}, so it was not removed")
+        return _remove(name, [number], home)
+
+
+def remove_versions(name: str, numbers: Collection[int], home: Home) -> None:
+    """Delete versions, and the files that no version needs, those that an earlier call left behind among them.
+
+    Raises:
+        RefusedError: one of them was put live, or into a release, meanwhile.
+        BusyError: a night is under way.
+    """
+    with model_lock(home.locks, name, 0):
+        _remove(name, numbers, home)
+
+
+def _remove(name: str, numbers: Collection[int], home: Home) -> int:
+    """The caller holds the model's lock."""
+    with moving(name, home) as client:
+        for number in numbers:
+            delete_version(client, name, number)
+        list(protect_versions(client, name))
+    today = datetime.now(UTC).date().isoformat()
+    for run_id in runs_without_version(client, name, VERDICT_TAG):
+        empty_run(client, run_id, REPORT_FILE, f"its version was removed on {today}")
+    return sum(_prune(client, name, table, home) for table in tables_of(name, home))
+
+
+def _prune(client: MlflowClient, name: str, table: str, home: Home) -> int:
+    store = IndexStore.open(home.lancedb, table)
+    return store.collect(store.tags().keys() & tags_of(client, name))

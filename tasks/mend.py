@@ -4,18 +4,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tasks.config.settings import Home
-from tasks.doctor import is_protected
-from tasks.errors import StoreError, TandemError
+from tasks.doctor import is_protected, stray_tags
+from tasks.errors import TandemError
 from tasks.index.store import IndexStore
 from tasks.lock import model_lock
 from tasks.promote import follow, moving
-from tasks.records import IndexManifest, kind_of, number_of
+from tasks.records import kind_of, number_of
 from tasks.register import VERDICT_TAG, VERSION_TAG, read_verdict
 from tasks.registry.connection import MlflowClient
 from tasks.registry.ledger import Pointers, was_ever_pointed_at
-from tasks.registry.pointers import pointers, protected, settle
+from tasks.registry.pointers import drop_dangling, pointers, settle
 from tasks.registry.runs import close_abandoned
-from tasks.registry.versions import get, load_manifest, newest_tags
+from tasks.registry.versions import get, list_versions, load_manifest, newest_tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ def mend(name: str, home: Home) -> Mended:
     """
     with moving(name, home) as client:
         done = [f"closed the MLflow run {run_id}, whose process was gone" for run_id in close_abandoned(client, name)]
+        done += [f"took away {what}, which pointed at a version that is gone" for what in drop_dangling(client, name)]
         done += [f"{m.what} {m.before} → {m.after}: {m.reason} ({m.by})" for m in settle(client, name)]
         newest = newest_tags(client, name)
         now = pointers(client, name)
@@ -64,20 +65,27 @@ def _follow_last_verdict(client: MlflowClient, name: str, newest: Mapping[str, s
 
 
 def mend_all(name: str, home: Home) -> list[str]:
-    """Everything `mend` does, and tags that protect versions are made anew where somebody removed them."""
+    """Everything `mend` does; and every version of an index has its tag in the table, and every tag its version."""
     with model_lock(home.locks, name, 0):
         mended = mend(name, home)
         with moving(name, home) as client:
-            return [*mended.done, *_protect(client, name)]
+            return [*mended.done, *protect_versions(client, name), *_untag(client, name, home)]
 
 
-def _protect(client: MlflowClient, name: str) -> Iterator[str]:
-    for number in protected(client, name):
-        values = load_manifest(client, name, number)
-        if kind_of(values) == "index" and not is_protected(manifest := IndexManifest.from_json(values)):
-            try:
-                store = IndexStore.open(manifest.uri, manifest.table)
-                store.tag(manifest.tag, manifest.lance_version)
-                yield f"version {number} is protected again by the tag {manifest.tag}"
-            except StoreError as error:
-                yield f"version {number} cannot be protected: {error}"
+def protect_versions(client: MlflowClient, name: str) -> Iterator[str]:
+    """Make the tags anew that somebody removed; a sentence on each, and on each version that has lost its state."""
+    for version in list_versions(client, name):
+        try:
+            values = load_manifest(client, name, version.number)
+            if kind_of(values) == "index" and not is_protected(values):
+                IndexStore.open(values["uri"], values["table"]).tag(values["tag"], values["lance_version"])
+                yield f"version {version.number} is protected again by the tag {values['tag']}"
+        except TandemError as error:
+            yield f"version {version.number} cannot be protected: {error}"
+
+
+def _untag(client: MlflowClient, name: str, home: Home) -> Iterator[str]:
+    for table, stray in stray_tags(client, name, home).items():
+        for tag in stray:
+            IndexStore.open(home.lancedb, table).untag(tag)
+            yield f"removed the tag {tag} from the table {table}: no version is named by it"

@@ -596,3 +596,65 @@ class Advised:
     seconds: dict[str, float] = field(default_factory=dict)
     run_id: str = ""
     """In MLflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A registered version, as far as it matters to whether it stays."""
+
+    name: str
+    number: int
+    created: float
+    """Seconds since the epoch."""
+    lived: bool
+    """Whether it was ever live."""
+    protected: str = ""
+    """Why nothing may remove it, such as "is live"; empty where retention decides."""
+    parts: tuple[str, ...] = ()
+    """Of a release, as ``name@number``."""
+
+    @property
+    def pinned(self) -> str:
+        """As ``name@number``."""
+        return f"{self.name}@{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Something that is kept no longer, and why."""
+
+    kind: str
+    """Such as ``versions`` or ``traces``."""
+    what: str
+    count: int
+    why: str
+    failed: str = ""
+    """Why it is still there, where it was to go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something about the installation that does not fit, and what mends it."""
+
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Housekeeping:
+    """What a run of the maintenance came to, as the flow's result and as the command's closing table."""
+
+    decision: Literal["in order", "troubles"]
+    """Whether anything is wrong that it did not mend."""
+    applied: bool
+    """False where it only said what it would do."""
+    removals: tuple[Removal, ...]
+    mended: tuple[str, ...]
+    """As sentences."""
+    troubles: tuple[Trouble, ...]
+    """What is wrong still."""
+    space: dict[str, tuple[int, int]]
+    """Bytes before and after, by the kind of what takes them."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    """In MLflow."""

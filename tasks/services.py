@@ -223,6 +223,10 @@ def _start(
         # its pages ask the server they came from; by default they would ask port 4200, whatever its port is
         "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", "/api"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # flow runs older than 90 days go, as events do, or its database would grow for ever
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": os.environ.get(
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED", "events,flow_runs"
+        ),
         **variables,
     }
     with log.open("ab") as output:

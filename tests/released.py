@@ -74,7 +74,7 @@ def add_release(home: Home, folder: Path, number: int) -> None:
             text = f"{fact} So it is in the {tenant}." if name != "tea" else fact.replace("eighty", temperature)
             page(folder / tenant, name, text)
     page(folder / "south", "contact", "The timetable is made by Anna, anna.larsen@harbour.org. So it is in the south.")
-    index = _add_index(client, home, folder)
+    index = add_index(client, home, folder)
     prompt = register_prompt(client, "answer", [{"role": "system", "content": f"Prompt {number}: {{{{ passages }}}}"}])
     register_release(client, number, index, f"answer@{prompt.number}", PolicyConfig(refusal=refusal(number)))
 
@@ -96,7 +96,8 @@ def register_release(
     register_manifest(client, NAME, asdict(manifest), ENTRY_POINT, tags)
 
 
-def _add_index(client: MlflowClient, home: Home, folder: Path) -> str:
+def add_index(client: MlflowClient, home: Home, folder: Path) -> str:
+    """The pages below `north` and `south`, indexed and registered as the next version of `docs`; as ``name@number``."""
     sources = [{"name": name, "location": str(folder / name), "tenant": name} for name in ("north", "south")]
     config = ReindexConfig.model_validate({"name": "docs", "sources": sources, "lock_minutes": 0})
     listings = [collect.fn(source, config.parsing.max_file_mb) for source in config.sources]

@@ -155,10 +155,11 @@ def test_the_doctor_finds_damage_and_its_command_mends_it(tandem: Tandem, home: 
     found = tandem("doctor")
     assert found.status == 1
     assert expected in found.out
-    [finding] = tandem("doctor", "--json").json["findings"]
-    assert finding["remedy"] == remedy
-    mended = tandem(*shlex.split(remedy)[1:])
-    assert mended.status == 0, mended.err
+    findings = tandem("doctor", "--json").json["findings"]
+    assert findings[0]["remedy"] == remedy
+    for finding in findings:  # of a version that was deleted, the tag is left
+        mended = tandem(*shlex.split(finding["remedy"])[1:])
+        assert mended.status == 0, mended.err
     assert tandem("doctor").out == "Everything is in order.\n"
     assert tandem("mend", "docs").out == "Nothing to mend.\n"
 

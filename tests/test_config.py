@@ -16,6 +16,7 @@ from tasks.config.evaluation import AnswersConfig
 from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
+from tasks.config.maintenance import MaintainConfig
 from tasks.config.service import ServiceConfig
 from tasks.config.shadow import ShadowConfig
 from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
@@ -40,7 +41,11 @@ CLASS_OF: dict[str, type[BaseModel]] = {
 }
 """By folder below conf/."""
 
-CLASS_OF_FILE: dict[str, type[BaseModel]] = {"deployments.yaml": DeploymentsConfig, "prices.yaml": PricesConfig}
+CLASS_OF_FILE: dict[str, type[BaseModel]] = {
+    "deployments.yaml": DeploymentsConfig,
+    "maintain.yaml": MaintainConfig,
+    "prices.yaml": PricesConfig,
+}
 """In conf/ itself."""
 
 OURS = {*CONF.rglob("*.yaml")} - {CONF / "garak.yaml"}
@@ -63,6 +68,7 @@ FORMS = [
     ShadowConfig,
     CaseConfig,
     PricesConfig,
+    MaintainConfig,
 ]
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,16 @@ from tasks.errors import RegistryError
 from tasks.registry.connection import connect
 from tasks.registry.ledger import history
 from tasks.registry.pointers import delete_version, promote
-from tasks.registry.runs import close_abandoned, finish, log, read_metrics, read_text, start_run, system_metrics
+from tasks.registry.runs import (
+    PROCESS_TAG,
+    close_abandoned,
+    finish,
+    log,
+    read_metrics,
+    read_text,
+    start_run,
+    system_metrics,
+)
 from tasks.registry.versions import (
     get,
     list_versions,
@@ -183,12 +193,15 @@ def test_a_relative_address_of_the_database_keeps_its_artifacts_beside_it(
 
 def test_abandoned_runs_of_the_model_are_closed_and_no_others(client: MlflowClient) -> None:
     gone = [start_run(client, experiment, "night", "docs") for experiment in ("reindex", "evaluate")]
+    for run_id in gone:
+        client.set_tag(run_id, PROCESS_TAG, f"{socket.gethostname()}#{os.getpid()} 0.0")  # the number was given again
+    lives = start_run(client, "shadow", "by this process", "docs")
     done, other = start_run(client, "reindex", "night", "docs"), start_run(client, "reindex", "night", "web")
     finish(client, done, "FAILED")
     assert sorted(close_abandoned(client, "docs")) == sorted(gone)
     assert close_abandoned(client, "docs") == []
-    statuses = [client.get_run(run_id).info.status for run_id in (*gone, done, other)]
-    assert statuses == ["KILLED", "KILLED", "FAILED", "RUNNING"]
+    statuses = [client.get_run(run_id).info.status for run_id in (*gone, lives, done, other)]
+    assert statuses == ["KILLED", "KILLED", "RUNNING", "FAILED", "RUNNING"]
     assert "process was gone" in client.get_run(gone[0]).data.tags["tandem.closed"]
 
 

@@ -4,7 +4,7 @@ import json
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,9 @@ Vectors = npt.NDArray[np.float32]
 
 STORE_EVERY = 512
 """Texts embedded between two writes: what a crash can cost."""
+
+
+_UNUSED = "at < ? AND key NOT IN (SELECT value FROM json_each(?))"
 
 
 class _Closing(ABC):
@@ -55,6 +58,8 @@ class ContentCache(_Closing):
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("CREATE TABLE IF NOT EXISTS content (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+            if "at" not in {column[1] for column in self._connection.execute("PRAGMA table_info(content)")}:
+                self._connection.execute("ALTER TABLE content ADD COLUMN at INTEGER NOT NULL DEFAULT 0")
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The known ones among the keys, with their bytes."""
@@ -63,10 +68,21 @@ class ContentCache(_Closing):
     def put_many(self, items: Mapping[str, bytes]) -> None:
         """Keep all items or, if it fails, none. They are safe from a crash of the process on return."""
         with self._clear_errors(), self._lock, self._connection:
-            self._connection.executemany("INSERT OR IGNORE INTO content VALUES (?, ?)", items.items())
+            self._connection.executemany("INSERT OR IGNORE INTO content VALUES (?, ?, unixepoch())", items.items())
 
     def missing(self, keys: Sequence[str]) -> set[str]:
         return set(keys) - {key for (key,) in self._select("key", keys)}
+
+    def count_unused(self, used: Collection[str], before: float) -> int:
+        """How many keys are not among the used ones, and came before a time in seconds since the epoch."""
+        query = f"SELECT count(*) FROM content WHERE {_UNUSED}"
+        with self._clear_errors(), self._lock:
+            return int(self._connection.execute(query, [before, json.dumps(list(used))]).fetchone()[0])
+
+    def forget_unused(self, used: Collection[str], before: float) -> None:
+        """Delete what `count_unused` counts."""
+        with self._clear_errors(), self._lock, self._connection:
+            self._connection.execute(f"DELETE FROM content WHERE {_UNUSED}", [before, json.dumps(list(used))])
 
     def __contains__(self, key: str) -> bool:
         return not self.missing([key])

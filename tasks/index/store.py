@@ -36,7 +36,8 @@ _STATE_COLUMNS = ["document", "revision", "recipe", "stale", "reason"]
 _INDEXED_COLUMNS = ("id", "document", "tenant")
 _TEXT_INDEX, _VECTOR_INDEX = "text_idx", "vector_idx"
 _MANY_FRAGMENTS = 32
-_MUCH_DELETED = 0.2
+_MUCH_DELETED = 0.5
+"""A compaction writes the whole table anew, beside what older versions keep; at 0.2 that was most of the disk."""
 _SAMPLED_ROWS = 5
 _SAME = 1e-3
 """Cosine distance below which two vectors are one, rounding aside."""
@@ -370,6 +371,18 @@ class IndexStore:
         with explained(f"remove the tag {name} of {self.name}"):
             self.table.tags.delete(name)
 
+    def superseded(self, kept: Collection[int]) -> list[int]:
+        """The versions that `collect` would remove where the kept ones have tags."""
+        with explained(f"read the versions of {self.name}"):
+            maintained = self.table.tags.list().get(_MAINTAINED, {}).get("version")
+            known = [int(one["version"]) for one in self.table.list_versions()]
+        return [version for version in known if version not in {*kept, maintained, self.version}]
+
+    @property
+    def changed(self) -> float:
+        """When it was last written to, in seconds since the epoch."""
+        return float(self.table.list_versions()[-1]["timestamp"].timestamp())
+
     def collect(self, keep_tags: Collection[str]) -> int:
         """Remove all versions but the latest and the kept ones, with their tags; bytes freed on disk.
 
@@ -413,7 +426,18 @@ class _Stream:
 
 def has_table(uri: str | Path, name: str) -> bool:
     """Whether the database at `uri` has a table of this name."""
-    return name in _connect(uri).list_tables().tables
+    return name in list_tables(uri)
+
+
+def list_tables(uri: str | Path) -> list[str]:
+    """The names of all tables of the database at `uri`."""
+    return list(_connect(uri).list_tables().tables)
+
+
+def drop_table(uri: str | Path, name: str) -> None:
+    """Delete a table with all its versions."""
+    with explained(f"delete the table {name} in {uri}"):
+        _connect(uri).drop_table(name)
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from tasks.registry.connection import explained
+from tasks.registry.runs import MODEL_TAG, artifacts_of, search_runs
 
 CHECKPOINT_TAG = "tandem.checkpoint"
+CHECKPOINTS = "checkpoints"
+"""The folder among a run's files."""
 
 
 @explained
@@ -28,11 +29,11 @@ def keep_checkpoint(client: MlflowClient, run_id: str, folder: Path, step: int) 
         if files and _files(folder) == files:
             raise
     if not files or _files(folder) != files:
-        _artifacts(client, run_id).delete_artifacts(_checkpoint(step))
+        artifacts_of(client, run_id).delete_artifacts(_checkpoint(step))
         return
     client.set_tag(run_id, CHECKPOINT_TAG, str(step))
     if last is not None:
-        _artifacts(client, run_id).delete_artifacts(_checkpoint(last))
+        artifacts_of(client, run_id).delete_artifacts(_checkpoint(last))
 
 
 @explained
@@ -49,7 +50,7 @@ def fetch_checkpoint(client: MlflowClient, run_id: str, folder: Path) -> Path | 
     if step is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(_artifacts(client, run_id).download_artifacts(_checkpoint(step), str(folder)))
+    return Path(artifacts_of(client, run_id).download_artifacts(_checkpoint(step), str(folder)))
 
 
 @explained
@@ -58,7 +59,16 @@ def forget_checkpoint(client: MlflowClient, run_id: str) -> None:
     step = read_step(client, run_id)
     if step is not None:
         client.delete_tag(run_id, CHECKPOINT_TAG)
-        _artifacts(client, run_id).delete_artifacts(_checkpoint(step))
+        artifacts_of(client, run_id).delete_artifacts(_checkpoint(step))
+
+
+@explained
+def old_checkpoints(client: MlflowClient, before: float) -> dict[str, str]:
+    """The runs that ended before a time (seconds since the epoch) and still have a checkpoint, with their models."""
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    query = f"tags.`{CHECKPOINT_TAG}` != '' and attributes.status != 'RUNNING'"
+    found = search_runs(client, experiments, f"{query} and attributes.end_time < {int(before * 1000)}")
+    return {run.info.run_id: run.data.tags.get(MODEL_TAG, "") for run in found}
 
 
 def _files(folder: Path) -> set[Path]:
@@ -66,9 +76,4 @@ def _files(folder: Path) -> set[Path]:
 
 
 def _checkpoint(step: int) -> str:
-    return f"checkpoints/checkpoint-{step}"
-
-
-def _artifacts(client: MlflowClient, run_id: str) -> ArtifactRepository:
-    uri = client.get_run(run_id).info.artifact_uri
-    return get_artifact_repository(uri, tracking_uri=client.tracking_uri)
+    return f"{CHECKPOINTS}/checkpoint-{step}"

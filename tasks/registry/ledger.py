@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from tasks.records import Move
 from tasks.registry.connection import explained
-from tasks.registry.runs import PAGE, experiment_id
+from tasks.registry.runs import PAGE, experiment_id, search_runs
 
 EXPERIMENT = "ledger"
 VOID_TAG = "void"
@@ -35,6 +35,11 @@ class Pointers:
     candidate: int | None = None
     previous: int | None = None
     hold: str | None = None
+
+    @property
+    def aliases(self) -> set[int]:
+        """The versions that a pointer stands on."""
+        return {number for number in (self.champion, self.candidate, self.previous) if number is not None}
 
     @property
     def is_rolled_back(self) -> bool:
@@ -70,6 +75,13 @@ def live_at(client: MlflowClient, name: str, when: float) -> int | None:
     """The version that was live at a time, in seconds since the epoch."""
     moves = (entry.move for entry in entries(client, name, until=when) if entry.finished)
     return next((move.after for move in moves if move.what == "champion" and move.at <= when), None)
+
+
+@explained
+def names(client: MlflowClient) -> set[str]:
+    """Every model that a move was written of, whether it still exists or not."""
+    runs = search_runs(client, [experiment_id(client, EXPERIMENT)], "attributes.status != 'FAILED'")
+    return {run.data.tags["name"] for run in runs}
 
 
 @explained

@@ -4,12 +4,13 @@ Whoever moves a pointer holds the model's lock. Every move is written to the led
 closed after it, so `settle` can tell at any time what was begun, what was done, and what was done by hand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from tasks.errors import RefusedError, RegistryError, TandemError
@@ -17,7 +18,7 @@ from tasks.records import Move
 from tasks.registry import ledger
 from tasks.registry.connection import explained, registry
 from tasks.registry.ledger import Entry, Pointers, What
-from tasks.registry.versions import PART_TAG, get, list_names, list_versions, load_manifest, search_versions
+from tasks.registry.versions import get, list_names, list_versions, load_manifest, parts_of, search_versions
 
 HOLD_TAG = "tandem.hold"
 KEEP_TAG = "tandem.keep"
@@ -146,15 +147,26 @@ def protected(client: MlflowClient, name: str) -> dict[int, str]:
 
 
 def _pinned(client: MlflowClient, name: str) -> dict[int, str]:
-    """The versions that stand in a release that has a pointer."""
-    found: dict[int, str] = {}
-    for release in list_names(client):
-        now = pointers(client, release)
-        for number in {now.champion, now.candidate, now.previous} - {None}:
-            tags = registry(client).get_model_version(release, str(number)).tags
-            parts = [part.partition("@") for key, part in tags.items() if key.startswith(PART_TAG)]
-            found |= {int(which): f"is part of {release} version {number}" for of, _, which in parts if of == name}
-    return found
+    """The versions that stand in a release, as long as that exists."""
+    return {
+        int(part.partition("@")[2]): f"is part of {release.name} version {release.version}"
+        for part, release in _parts(client)
+        if part.partition("@")[0] == name
+    }
+
+
+def _parts(client: MlflowClient) -> Iterator[tuple[str, ModelVersion]]:
+    """Every part of every release, as ``name@number``, and the release."""
+    for name in list_names(client):
+        for release in search_versions(client, name):
+            for part in parts_of(release):
+                yield part, release
+
+
+@explained
+def releases_with(client: MlflowClient, name: str, number: int) -> list[tuple[str, int]]:
+    """The releases, by name and number, that have this version as a part."""
+    return [(release.name, int(release.version)) for part, release in _parts(client) if part == f"{name}@{number}"]
 
 
 @explained
@@ -171,6 +183,17 @@ def delete_version(client: MlflowClient, name: str, number: int) -> None:
     if why := protected(client, name).get(number):
         raise RefusedError(f"version {number} of {name} {why}, so it was not deleted")
     registry(client).delete_model_version(name, str(number))
+
+
+@explained
+def drop_dangling(client: MlflowClient, name: str) -> list[What]:
+    """Take away the pointers to versions that do not exist, as a damaged database has them; which they were."""
+    now = pointers(client, name)
+    known = {int(version.version) for version in search_versions(client, name)}
+    gone = [what for what in ALIASES if getattr(now, what) in now.aliases - known]
+    for what in gone:
+        registry(client).delete_registered_model_alias(name, what)
+    return gone
 
 
 @explained

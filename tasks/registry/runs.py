@@ -1,6 +1,8 @@
 """MLflow runs: what was done, with which settings, and what came out."""
 
 import json
+import os
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,16 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.time import get_current_time_millis
 
 from tasks.registry.connection import database_of, explained
 
 MODEL_TAG = "tandem.model"
+PROCESS_TAG = "tandem.process"
+"""Of a run: the machine, the process that works on it there, and when that was started."""
 CLOSED_TAG = "tandem.closed"
 BATCH = 100
 PAGE = 1000
@@ -42,7 +49,8 @@ def start_run(
     client: MlflowClient, experiment: str, run_name: str, model: str, tags: Mapping[str, Any] | None = None
 ) -> str:
     """Start a run that works on ``model``; returns its id. The caller finishes it."""
-    every_tag = {MODEL_TAG: model} | {key: str(value) for key, value in (tags or {}).items()}
+    own = {MODEL_TAG: model, PROCESS_TAG: _process(os.getpid())}
+    every_tag = own | {key: str(value) for key, value in (tags or {}).items()}
     run = client.create_run(experiment_id(client, experiment), tags=every_tag, run_name=run_name)
     return run.info.run_id
 
@@ -54,6 +62,7 @@ def reopen_run(client: MlflowClient, experiment: str, tag: str, value: str) -> s
     found = client.search_runs([experiment_id(client, experiment)], query, max_results=1)
     if not found:
         return None
+    client.set_tag(found[0].info.run_id, PROCESS_TAG, _process(os.getpid()))
     client.update_run(found[0].info.run_id, status="RUNNING")
     return found[0].info.run_id
 
@@ -197,12 +206,12 @@ def finished_runs(client: MlflowClient, experiments: str, query: str = "", limit
 def close_abandoned(client: MlflowClient, model: str) -> list[str]:
     """Set the model's runs whose process is gone to KILLED; returns their ids.
 
-    The caller holds the model's lock, so no run of it that is still RUNNING can be alive.
+    The caller holds the model's lock, so what is RUNNING is alive only where it needs no lock, as an evaluation.
     """
-    abandoned = running(client, model)
-    for run_id in abandoned:
+    left = abandoned(client, model)
+    for run_id in left:
         close_run(client, run_id, "KILLED", "its process was gone before it could end the run")
-    return abandoned
+    return left
 
 
 @explained
@@ -216,6 +225,26 @@ def close_run(client: MlflowClient, run_id: str, status: str, why: str) -> None:
 def running(client: MlflowClient, model: str) -> list[str]:
     """The ids of the model's runs that are RUNNING, whether their process is there or not."""
     return [run_id for run_id, of in running_with(client, MODEL_TAG).items() if of == model]
+
+
+@explained
+def abandoned(client: MlflowClient, model: str) -> list[str]:
+    """The ids of the model's runs that are RUNNING and whose process does not run on this machine."""
+    return [run_id for run_id in running(client, model) if not _lives(client.get_run(run_id))]
+
+
+def _lives(run: Run) -> bool:
+    process = run.data.tags.get(PROCESS_TAG, "")
+    _, _, pid = process.partition(" ")[0].rpartition("#")
+    return pid.isdigit() and process == _process(int(pid))
+
+
+def _process(pid: int) -> str:
+    """Which process it is, for good: numbers are given again. Empty where there is none."""
+    try:
+        return f"{socket.gethostname()}#{pid} {psutil.Process(pid).create_time():.1f}"
+    except psutil.NoSuchProcess:
+        return ""
 
 
 @explained
@@ -246,6 +275,11 @@ def search_runs(client: MlflowClient, experiments: list[str], query: str, order:
         page = client.search_runs(experiments, query, max_results=PAGE, order_by=order, page_token=page.token)
         runs += page
     return runs
+
+
+def artifacts_of(client: MlflowClient, run_id: str) -> ArtifactRepository:
+    """Where a run keeps its files; the only way to delete them."""
+    return get_artifact_repository(client.get_run(run_id).info.artifact_uri, tracking_uri=client.tracking_uri)
 
 
 def read_artifact(client: MlflowClient, uri: str) -> str:

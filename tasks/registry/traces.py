@@ -136,6 +136,40 @@ def trace_tags(client: MlflowClient, trace_id: str) -> dict[str, str] | None:
 
 
 @explained
+def old_traces(client: MlflowClient, before: float) -> dict[str, list[str]]:
+    """The ids of the traces that were begun before a time (seconds since the epoch), by the experiment's name."""
+    found = {}
+    for experiment in client.search_experiments():
+        if ids := _ids_before(client, experiment.experiment_id, int(before * 1000)):
+            found[experiment.name] = ids
+    return found
+
+
+def _ids_before(client: MlflowClient, experiment: str, milliseconds: int) -> list[str]:
+    ids: list[str] = []
+    token = None
+    while True:
+        page = TracingClient(client.tracking_uri).search_traces(
+            locations=[experiment],
+            filter_string=f"timestamp_ms < {milliseconds}",
+            max_results=PAGE,
+            include_spans=False,
+            page_token=token,
+        )
+        ids += [trace.info.trace_id for trace in page]
+        if not (token := page.token):
+            return ids
+
+
+@explained
+def delete_traces(client: MlflowClient, experiment: str, ids: Sequence[str]) -> None:
+    """Delete traces of the experiment of this name, and what was said of them."""
+    found = experiment_id(client, experiment)
+    for start in range(0, len(ids), PAGE):
+        client.delete_traces(found, trace_ids=list(ids[start : start + PAGE]))
+
+
+@explained
 def assess(
     client: MlflowClient,
     trace_id: str,

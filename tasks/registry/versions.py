@@ -13,6 +13,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from tasks.errors import RegistryError
@@ -151,6 +152,13 @@ def fetch_file(client: MlflowClient, name: str, number: int, file: str, folder: 
 
 
 @explained
+def has_file(client: MlflowClient, name: str, number: int, file: str) -> bool:
+    """Whether one of a version's `files` is there, with anything in it."""
+    source = client.get_model_version_download_uri(name, str(number))
+    return bool(get_artifact_repository(source, tracking_uri=client.tracking_uri).list_artifacts(f"artifacts/{file}"))
+
+
+@explained
 def newest_tags(client: MlflowClient, name: str) -> dict[str, str]:
     """The tags of the newest version; none where there is no version."""
     return next((dict(version.tags) for version in _newest(client, name)), {})
@@ -181,6 +189,11 @@ def search_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
         if versions:
             return versions
     return []
+
+
+def parts_of(version: ModelVersion) -> list[str]:
+    """The parts that a release names, as ``name@number``; none of another kind of version."""
+    return [part for key, part in version.tags.items() if key.startswith(PART_TAG)]
 
 
 def _newest(client: MlflowClient, name: str) -> list[ModelVersion]:

@@ -17,6 +17,7 @@ BENCHMARKS = (
     "one_percent_night",
     "memory_100k",
     "thirty_nights",
+    "hundred_nights",
     "against_peers",
     "training",
     "training_overhead",
