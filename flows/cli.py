@@ -24,9 +24,10 @@ from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, Ta
 
 if TYPE_CHECKING:
     from tasks.answering.service.keys import Key
+    from tasks.automations import Installed
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
+    from tasks.records import Answer, Evaluated, Finetune, Monitored, Move, Night, Released, Shadowed
 
 app = typer.Typer(
     name="tandem",
@@ -174,6 +175,22 @@ def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow
         return flow(loaded)
 
     _close(_run(call), as_json, _print_shadowed, "no worse")
+
+
+@app.command()
+def monitor(config: Annotated[Path, typer.Argument(help="A file under conf/monitor/.")], as_json: Json = False) -> None:
+    """Say whether people ask something else, get worse answers, or get them from stale parts."""
+    from tasks.config.loading import load_config
+    from tasks.config.monitoring import MonitorConfig
+
+    loaded = load_config(config, MonitorConfig)
+
+    def call() -> "Monitored":
+        from flows.monitor import monitor as flow
+
+        return flow(loaded)
+
+    _close(_run(call), as_json, _print_monitored, "quiet")
 
 
 @app.command()
@@ -416,19 +433,20 @@ def deploy(
     config: Annotated[Path, typer.Argument(help="The deployments.")] = DEPLOYMENTS,
     as_json: Json = False,
 ) -> None:
-    """Register the deployments and schedules on the Prefect server (PREFECT_API_URL)."""
+    """Register deployments, schedules and automations on the Prefect server (PREFECT_API_URL)."""
     from tasks.config.deployments import DeploymentsConfig
     from tasks.config.loading import load_config
 
     loaded = load_config(config, DeploymentsConfig)
 
-    def call() -> list[str]:
+    def call() -> tuple[list[str], "Installed"]:
         from tasks.deploy import deploy_all
 
         return deploy_all(loaded, ROOT)
 
-    names = _run(call)
-    _show(as_json, {"deployments": names}, lambda: print("\n".join(names)))
+    names, automations = _run(call)
+    told = {"deployments": names, "automations": asdict(automations)}
+    _show(as_json, told, lambda: print("\n".join([*names, *automations.told()])))
 
 
 @app.command()
@@ -744,6 +762,19 @@ def _print_shadowed(done: "Shadowed") -> None:
     print(f"{done.candidate} against {done.champion}: {done.decision}")
     for reason in done.reasons:
         print(f"- {reason}")
+
+
+def _print_monitored(done: "Monitored") -> None:
+    columns = ("before", "now", "p")
+    _table(
+        [done.name, *columns], [[name, *(f"{of[each]:.3g}" for each in columns)] for name, of in done.scores.items()]
+    )
+    _table(["", ""], [[name, f"{count:,}"] for name, count in done.counts.items()])
+    print(f"{done.release}: {done.decision}")
+    for note in done.notes:
+        print(f"- {note}")
+    for each in done.found:
+        print(f"- {each.sign}{' (known)' if each.known else ''}: {each.sentence}\n    {each.remedy}")
 
 
 def _print_scored(done: "Finetune | Released", name: str, details: list[list[object]]) -> None:

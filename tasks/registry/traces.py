@@ -71,6 +71,13 @@ class Recorded:
     """Of the whole, with the texts that were allowed to be kept."""
     thumb: bool | None = None
     correction: str = ""
+    at: float = 0.0
+    """When it was asked, in seconds since the epoch."""
+    seconds: float = 0.0
+    scores: tuple[float, ...] = ()
+    """Of the passages that the search found, best first."""
+    tokens: tuple[int, int] | None = None
+    """Read and written, where a language model answered."""
 
 
 def new_trace_id() -> str:
@@ -94,11 +101,13 @@ def write_traces(client: MlflowClient, experiment: str, records: Sequence[TraceR
     TracingClient(client.tracking_uri).log_spans(experiment, spans)
 
 
-def read_traces(client: MlflowClient, experiment: str, since: float) -> Iterator[Recorded]:
-    """The traces of answers in the experiment of this name, back to a time in seconds since the epoch, newest first.
+def read_traces(client: MlflowClient, experiment: str, since: float, newest_first: bool = True) -> Iterator[Recorded]:
+    """The traces of answers in the experiment of this name, from a time in seconds since the epoch on.
 
-    Questions that got none are left out. There are none where there is no such experiment.
+    They come in order of time, the newest or the oldest first; questions without an answer are left out. There are none
+    where there is no such experiment.
     """
+    order = f"attributes.timestamp_ms {'DESC' if newest_first else 'ASC'}"
     tracing, token = TracingClient(client.tracking_uri), None
     query = f"name = '{ANSWER}' AND timestamp_ms >= {int(since * 1000)} AND status = 'OK'"
     with failures_explained(client.tracking_uri):
@@ -109,7 +118,7 @@ def read_traces(client: MlflowClient, experiment: str, since: float) -> Iterator
                 locations=[found.experiment_id],
                 filter_string=query,
                 max_results=PAGE,
-                order_by=["attributes.timestamp_ms DESC"],
+                order_by=[order],
                 page_token=token,
             )
         yield from map(_recorded, page)
@@ -167,7 +176,26 @@ def _recorded(trace: Trace) -> Recorded:
         outputs=(whole.outputs if whole else None) or {},
         thumb=bool(thumbs[-1]) if thumbs else None,
         correction=str(corrections[-1]) if corrections else "",
+        at=trace.info.timestamp_ms / 1000,
+        seconds=(whole.end_time_ns - whole.start_time_ns) / 1e9 if whole and whole.end_time_ns else 0.0,
+        scores=tuple(passage["metadata"]["score"] for passage in _found(trace)),
+        tokens=_tokens(trace),
     )
+
+
+def _found(trace: Trace) -> list[dict[str, Any]]:
+    return next((span.outputs for span in trace.data.spans if span.span_type == "RETRIEVER"), None) or []
+
+
+def _tokens(trace: Trace) -> tuple[int, int] | None:
+    usages = [span.get_attribute(SpanAttributeKey.CHAT_USAGE) for span in trace.data.spans]
+    known = [usage for usage in usages if usage and usage[TokenUsageKey.TOTAL_TOKENS]]
+    if not known:
+        return None
+    read, written = (
+        sum(usage[key] for usage in known) for key in (TokenUsageKey.INPUT_TOKENS, TokenUsageKey.OUTPUT_TOKENS)
+    )
+    return read, written
 
 
 def _spans(record: TraceRecord) -> list[Span]:
