@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from prefect import get_client
-from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
+from prefect.automations import EventTrigger, Posture, ResourceSpecification
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ActionTypes, CallWebhook, RunDeployment, SendNotification
 from prefect.events.filters import AutomationFilter, AutomationFilterTags
-from prefect.events.schemas.automations import AutomationCore
+from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
@@ -90,14 +90,13 @@ def install(automations: list[Prepared] | None) -> Installed:
                 left_out.append(_missing_block(prepared.config))
                 continue
             if known := there.get(prepared.config.name):
-                assert known.id
                 client.update_automation(known.id, wanted)
             else:
                 client.create_automation(wanted)
             installed.append(prepared.config.name)
         removed = sorted(there.keys() - set(installed))
         for name in removed:
-            client.delete_automation(there[name].id)  # type: ignore[arg-type]
+            client.delete_automation(there[name].id)
     kept_out = {prepared.config.name for prepared in automations}
     return Installed(tuple(installed), tuple(name for name in removed if name not in kept_out), tuple(left_out))
 
@@ -168,7 +167,7 @@ def _missing_block(config: AutomationConfig) -> str:
 
 
 def _ours(client: SyncPrefectClient) -> list[Automation]:
-    found: list[Any] = []
+    found: list[Automation] = []
     mine = AutomationFilter(tags=AutomationFilterTags(all_=[TAG]))
     while len(page := client.read_automations(automations=mine, limit=PAGE, offset=len(found))) == PAGE:
         found += page

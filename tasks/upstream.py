@@ -37,15 +37,14 @@ def changed_upstream(model: str, revision: str | None) -> str:
 
 
 def _ask(model: str, revision: str | None) -> "ModelInfo":
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return HfApi().model_info(model, revision=revision, files_metadata=True, timeout=SECONDS)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise
-    except (OSError, httpx.HTTPError) as error:
+    except (OSError, HTTPError) as error:
         raise Unanswered(f"the hub does not answer for {model} ({type(error).__name__})") from error
 
 

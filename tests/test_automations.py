@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 from prefect import get_client
-from prefect.automations import Automation
 from prefect.blocks.webhook import Webhook
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
+from prefect.events.schemas.automations import Automation, AutomationCore
 
 from tasks.automations import TAG, Installed
 from tasks.config.deployments import DeploymentsConfig
@@ -36,9 +36,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     deploy(made)
 
 
-def write(folder: Path, name: str, **settings: Any) -> Path:
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({"name": name, "events": [STALE]} | settings))
+def write(folder: Path, stem: str, **settings: Any) -> Path:
+    file = folder / f"{stem}.yaml"
+    file.write_text(yaml.safe_dump({"name": stem, "events": [STALE]} | settings))
     return file
 
 
@@ -94,12 +94,15 @@ def test_to_deploy_twice_makes_no_second_one_and_a_change_of_the_file_is_followe
 def test_what_has_no_file_any_more_is_removed_and_what_others_made_stays(folder: Path) -> None:
     write(folder, "follow", run="approve", parameters=APPROVED)
     deploy(folder)
-    theirs = ours()["follow"].model_copy(update={"name": "theirs", "tags": []})
-    theirs.create()
+    theirs = AutomationCore(**ours()["follow"].model_dump(exclude={"id"}) | {"name": "theirs", "tags": []})
+    with get_client(sync_client=True) as client:
+        made = client.create_automation(theirs)
     (folder / "follow.yaml").unlink()
     assert deploy(folder) == Installed(removed=("follow",))
     assert ours() == {}
-    assert Automation.read(name="theirs").delete()
+    with get_client(sync_client=True) as client:
+        assert client.read_automation(made)
+        client.delete_automation(made)
 
 
 def test_without_its_block_it_is_left_out_and_the_way_to_make_it_is_told(folder: Path) -> None:

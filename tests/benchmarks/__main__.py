@@ -24,6 +24,7 @@ BENCHMARKS = (
     "answers_xquad",
     "routing",
     "service",
+    "drift",
     "start_up",
 )
 
