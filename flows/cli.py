@@ -24,6 +24,7 @@ from flows.printing import (
     print_evaluated,
     print_finetune,
     print_housekeeping,
+    print_monitored,
     print_night,
     print_passages,
     print_release,
@@ -38,9 +39,21 @@ from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, Ta
 
 if TYPE_CHECKING:
     from tasks.answering.service.keys import Key
+    from tasks.automations import Installed
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Advised, Answer, Evaluated, Finetune, Housekeeping, Move, Night, Released, Shadowed
+    from tasks.records import (
+        Advised,
+        Answer,
+        Evaluated,
+        Finetune,
+        Housekeeping,
+        Monitored,
+        Move,
+        Night,
+        Released,
+        Shadowed,
+    )
 
 app = typer.Typer(
     name="tandem",
@@ -203,6 +216,22 @@ def advise(case: Annotated[Path, typer.Argument(help="A file under conf/cases/."
         return flow(loaded)
 
     _close(_run(call), as_json, print_advised, "retrieval", "fine-tuning", "both")
+
+
+@app.command()
+def monitor(config: Annotated[Path, typer.Argument(help="A file under conf/monitor/.")], as_json: Json = False) -> None:
+    """Say whether people ask something else, get worse answers, or get them from stale parts."""
+    from tasks.config.loading import load_config
+    from tasks.config.monitoring import MonitorConfig
+
+    loaded = load_config(config, MonitorConfig)
+
+    def call() -> "Monitored":
+        from flows.monitor import monitor as flow
+
+        return flow(loaded)
+
+    _close(_run(call), as_json, print_monitored, "quiet")
 
 
 @app.command()
@@ -480,19 +509,20 @@ def deploy(
     config: Annotated[Path, typer.Argument(help="The deployments.")] = DEPLOYMENTS,
     as_json: Json = False,
 ) -> None:
-    """Register the deployments and schedules on the Prefect server (PREFECT_API_URL)."""
+    """Register deployments, schedules and automations on the Prefect server (PREFECT_API_URL)."""
     from tasks.config.deployments import DeploymentsConfig
     from tasks.config.loading import load_config
 
     loaded = load_config(config, DeploymentsConfig)
 
-    def call() -> list[str]:
+    def call() -> tuple[list[str], "Installed"]:
         from tasks.deploy import deploy_all
 
         return deploy_all(loaded, ROOT)
 
-    names = _run(call)
-    _show(as_json, {"deployments": names}, lambda: print("\n".join(names)))
+    names, automations = _run(call)
+    told = {"deployments": names, "automations": asdict(automations)}
+    _show(as_json, told, lambda: print("\n".join([*names, *automations.told()])))
 
 
 @app.command()

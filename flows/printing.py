@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.records import Advised, Answer, Evaluated, Finetune, Housekeeping, Night, Released, Shadowed
+    from tasks.records import Advised, Answer, Evaluated, Finetune, Housekeeping, Monitored, Night, Released, Shadowed
 
 VENV = ".venv/bin"
 
@@ -204,3 +204,16 @@ def print_housekeeping(done: "Housekeeping") -> None:
         print(f"{trouble.what}\n    {trouble.remedy}")
     if not done.applied:
         print("Nothing was changed: `--apply`, or `apply: true` in the file, does it.")
+
+
+def print_monitored(done: "Monitored") -> None:
+    columns = ("before", "now", "p")
+    print_table(
+        [done.name, *columns], [[name, *(f"{of[each]:.3g}" for each in columns)] for name, of in done.scores.items()]
+    )
+    print_table(["", ""], [[name, f"{count:,}"] for name, count in done.counts.items()])
+    print(f"{done.release}: {done.decision}")
+    for note in done.notes:
+        print(f"- {note}")
+    for each in done.found:
+        print(f"- {each.sign}{' (known)' if each.known else ''}: {each.sentence}\n    {each.remedy}")

@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.schedules import Cron
 from prefect.workers.process import ProcessWorker
 
+from tasks.automations import Installed, install, prepare_automations
 from tasks.config.deployments import Deployment, DeploymentsConfig, WorkPool
 from tasks.config.loading import load_config
 from tasks.recover import HEARTBEAT, tags_of
@@ -28,10 +29,16 @@ PASSED_ON = (
 """Variables of this process that the runs on a worker need as well."""
 
 
-def deploy_all(config: DeploymentsConfig, root: Path) -> list[str]:
-    """Create or update work pools and deployments; `root` is the repository. Returns their full names."""
+def deploy_all(config: DeploymentsConfig, root: Path) -> tuple[list[str], Installed]:
+    """Create or update work pools, deployments and automations; `root` is the repository.
+
+    Returns the full names of the deployments, and what became of the automations. A mistake in a file is found before
+    anything is changed.
+    """
+    deployments = prepare_all(config, root)
+    automations = prepare_automations(config, deployments, root)
     create_pools(config.work_pools)
-    return [apply(prepared) for prepared in prepare_all(config, root)]
+    return [apply(prepared) for prepared in deployments], install(automations)
 
 
 def prepare_all(config: DeploymentsConfig, root: Path) -> list[RunnerDeployment]:
@@ -69,7 +76,7 @@ def prepare(deployment: Deployment, timezone: str, root: Path) -> RunnerDeployme
         description=deployment.description or None,
         tags=tags_of(deployment.retry_crashed),
         work_pool_name=deployment.work_pool,
-        schedule=Cron(deployment.cron, timezone=timezone) if deployment.cron else None,
+        schedule=Cron(deployment.cron, timezone=timezone, active=not deployment.paused) if deployment.cron else None,
         parameters={"config": read_config(root / deployment.config, flow)} if deployment.config else None,
         job_variables={"env": environment | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT.seconds)}},
         # The slot is leased: where a machine goes down with its run, the next one need not wait for it.

@@ -658,3 +658,43 @@ class Housekeeping:
     seconds: dict[str, float] = field(default_factory=dict)
     run_id: str = ""
     """In MLflow."""
+
+
+Sign = Literal["drift", "quality", "stale", "old", "changed"]
+"""What a watch finds: questions or a measure of answers changed; a source, a version or a model is not as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spotted:
+    """One thing that a watch found."""
+
+    sign: Sign
+    what: str
+    """Whom it is about, such as ``refused`` or ``docs/north``; with the sign it tells findings apart."""
+    sentence: str
+    remedy: str
+    known: bool = False
+    """Whether the run before found it too."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.sign} {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Monitored:
+    """What a watch came to, as the flow's result and as the command's closing table."""
+
+    name: str
+    release: str
+    """As ``name@number``; the live one."""
+    decision: Literal["quiet", "found"]
+    found: tuple[Spotted, ...]
+    notes: tuple[str, ...]
+    """What could not be looked at, and why."""
+    counts: dict[str, int]
+    scores: dict[str, dict[str, float]]
+    """By series: before, now, and the p-value that is corrected for their number."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    """In MLflow."""

@@ -166,15 +166,18 @@ def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig,
     They load while the server starts, and ask it nothing before the last deployment is there: where two write at once,
     Prefect refuses one of them because of its SQLite, and its clients wait for 2 s each time.
     """
-    from tasks.deploy import apply, create_pools, prepare_all  # only now is it known which Prefect server it is for
+    from tasks.automations import install, prepare_automations  # only now is it known which Prefect server it is for
+    from tasks.deploy import apply, create_pools, prepare_all
 
     deployments = prepare_all(config, root)
+    automations = prepare_automations(config, deployments, root)
     workers = _start_workers(home, services, config)
     if "prefect" in services:
         _wait_for_answer(home, services["prefect"])
     create_pools(config.work_pools)
     for deployment in deployments:
         apply(deployment)
+    install(automations)
     for worker in workers:
         assert worker.stdin
         worker.stdin.close()

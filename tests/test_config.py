@@ -11,12 +11,13 @@ from flows.rollback import RollbackConfig
 from tasks.config.advice import CaseConfig, PricesConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
-from tasks.config.deployments import DeploymentsConfig
+from tasks.config.deployments import AutomationConfig, DeploymentsConfig
 from tasks.config.evaluation import AnswersConfig
 from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
 from tasks.config.maintenance import MaintainConfig
+from tasks.config.monitoring import MonitorConfig
 from tasks.config.service import ServiceConfig
 from tasks.config.shadow import ShadowConfig
 from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig
@@ -25,10 +26,12 @@ from tasks.errors import ConfigError
 CONF = Path(__file__).resolve().parents[1] / "conf"
 CLASS_OF: dict[str, type[BaseModel]] = {
     "cases": CaseConfig,
+    "automations": AutomationConfig,
     "base_model": BaseModelBuildConfig,
     "datasets": DatasetConfig,
     "dpo": DpoConfig,
     "index": ReindexConfig,
+    "monitor": MonitorConfig,
     "models": BaseModelConfig,
     "policies": PolicyConfig,
     "prompts": PromptConfig,
@@ -69,6 +72,8 @@ FORMS = [
     CaseConfig,
     PricesConfig,
     MaintainConfig,
+    MonitorConfig,
+    AutomationConfig,
 ]
 
 

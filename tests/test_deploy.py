@@ -42,8 +42,8 @@ def deployed(ready_home: Home, configure: Callable[..., ReindexConfig], site: Pa
     file = tmp_path / "docs.yaml"
     file.write_text(yaml.safe_dump(configure().model_dump(mode="json")))
     config = at_two_in_berlin(file)
-    (name,) = deploy_all(config, ROOT)
-    assert deploy_all(config, ROOT) == [name]  # safe to repeat
+    (name,), _ = deploy_all(config, ROOT)
+    assert deploy_all(config, ROOT)[0] == [name]  # safe to repeat
     yield name
     with get_client(sync_client=True) as client:  # with its scheduled runs, which the next test's worker would take
         client.delete_deployment(client.read_deployment_by_name(name).id)
@@ -153,7 +153,7 @@ def finetune(conf: Path) -> Iterator[DeploymentResponse]:
     """A fine-tune as a deployment that is started from its form only."""
     toy = {"name": "toy", "flow": "tests/toys.py:finetune", "work_pool": "one", "limit": None, "retry_crashed": 3}
     pools = [{"name": "one", "limit": 1}, {"name": "many"}]
-    (name,) = deploy_all(DeploymentsConfig.model_validate({"work_pools": pools, "deployments": [toy]}), ROOT)
+    (name,), _ = deploy_all(DeploymentsConfig.model_validate({"work_pools": pools, "deployments": [toy]}), ROOT)
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(name)
         yield deployment

@@ -1,10 +1,11 @@
 """What conf/deployments.yaml holds: which flow runs with which configuration, when, and on which work pool."""
 
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from tasks.config.fields import Strict
+from tasks.config.fields import Name, Strict
 
 
 class WorkPool(Strict):
@@ -29,6 +30,8 @@ class Deployment(Strict):
     """YAML file that fills the form's `config`."""
     cron: str | None = None
     """When it runs by itself; never if empty."""
+    paused: bool = False
+    """Keep its schedule switched off; it runs by itself once this is false and `tandem deploy` has been run again."""
     work_pool: str = "cpu"
     """The work pool whose workers run it."""
     limit: int | None = Field(1, ge=1)
@@ -47,6 +50,8 @@ class DeploymentsConfig(Strict):
     """Work pools to create where they are missing."""
     deployments: tuple[Deployment, ...]
     """The deployments."""
+    automations: str = ""
+    """Folder with the automations, a file each; those that are installed stay as they are, if empty."""
 
     @field_validator("timezone")
     @classmethod
@@ -56,3 +61,38 @@ class DeploymentsConfig(Strict):
         except (KeyError, ValueError):
             raise ValueError(f"{value} is no time zone; write one like Europe/Berlin") from None
         return value
+
+
+class AutomationConfig(Strict):
+    """What follows an event, such as a finding of `tandem monitor`: one file under conf/automations/."""
+
+    name: Name
+    """Its name in Prefect."""
+    description: str = ""
+    """What it is for."""
+    events: tuple[str, ...] = Field(min_length=1)
+    """Names of events, such as tandem.monitor.stale; a * at the end stands for any ending."""
+    release: str = ""
+    """Only events about this release; about any, if empty."""
+    run: str = ""
+    """Name of the deployment that is started."""
+    parameters: dict[str, Any] = Field({})
+    """Changes of what the deployment starts with, such as config: {promote: ask}. A text may be a template over the
+    event, such as {{ event.payload.sentence }}."""
+    notify: str = Field("", pattern=r"^([a-z0-9-]+/[a-z0-9-]+)?$")
+    """The Prefect block that tells people, as type/name, such as slack-webhook/on-call, sendgrid-email/team or
+    webhook/pager."""
+    subject: str = "Tandem: {{ event.resource.name }}"
+    """Of the notification; a template as well."""
+    message: str = "{{ event.payload.sentence }} To do: {{ event.payload.remedy }}."
+    """Of the notification, or what the webhook is sent."""
+    enabled: bool = True
+    """Whether it is switched on."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "AutomationConfig":
+        if not (self.run or self.notify):
+            raise ValueError("it does nothing: name a deployment under run, or a block under notify")
+        if self.parameters and not self.run:
+            raise ValueError("parameters are for a deployment: name it under run")
+        return self

@@ -75,6 +75,14 @@ def has_run(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> b
 
 
 @explained
+def last_tags(client: MlflowClient, experiment: str, tag: str) -> dict[str, str]:
+    """The tags of the newest finished run of an experiment that has this one; none where there is none."""
+    query = f"attributes.status = 'FINISHED' and tags.`{tag}` != ''"
+    found = client.search_runs([experiment_id(client, experiment)], query, max_results=1)
+    return dict(found[0].data.tags) if found else {}
+
+
+@explained
 def log(
     client: MlflowClient,
     run_id: str,

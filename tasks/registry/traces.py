@@ -76,6 +76,8 @@ class Recorded:
     seconds: float = 0.0
     steps: Mapping[str, float] = field(default_factory=dict)
     """Seconds by step."""
+    scores: tuple[float, ...] = ()
+    """Of the passages that the search found, best first."""
     tokens: tuple[int, int] | None = None
     """Read and written, where a language model answered."""
 
@@ -101,11 +103,13 @@ def write_traces(client: MlflowClient, experiment: str, records: Sequence[TraceR
     TracingClient(client.tracking_uri).log_spans(experiment, spans)
 
 
-def read_traces(client: MlflowClient, experiment: str, since: float) -> Iterator[Recorded]:
-    """The traces of answers in the experiment of this name, back to a time in seconds since the epoch, newest first.
+def read_traces(client: MlflowClient, experiment: str, since: float, newest_first: bool = True) -> Iterator[Recorded]:
+    """The traces of answers in the experiment of this name, from a time in seconds since the epoch on.
 
-    Questions that got none are left out. There are none where there is no such experiment.
+    They come in order of time, the newest or the oldest first; questions without an answer are left out. There are none
+    where there is no such experiment.
     """
+    order = f"attributes.timestamp_ms {'DESC' if newest_first else 'ASC'}"
     tracing, token = TracingClient(client.tracking_uri), None
     query = f"name = '{ANSWER}' AND timestamp_ms >= {int(since * 1000)} AND status = 'OK'"
     with failures_explained(client.tracking_uri):
@@ -116,7 +120,7 @@ def read_traces(client: MlflowClient, experiment: str, since: float) -> Iterator
                 locations=[found.experiment_id],
                 filter_string=query,
                 max_results=PAGE,
-                order_by=["attributes.timestamp_ms DESC"],
+                order_by=[order],
                 page_token=token,
             )
         yield from map(_recorded, page)
@@ -211,12 +215,17 @@ def _recorded(trace: Trace) -> Recorded:
         at=trace.info.timestamp_ms / 1000,
         seconds=_lasted(whole) if whole else 0.0,
         steps={span.name: _lasted(span) for span in trace.data.spans if span is not whole},
+        scores=tuple(passage["metadata"]["score"] for passage in _found(trace)),
         tokens=_tokens(trace),
     )
 
 
 def _lasted(span: Span) -> float:
     return (span.end_time_ns - span.start_time_ns) / 1e9 if span.end_time_ns else 0.0
+
+
+def _found(trace: Trace) -> list[dict[str, Any]]:
+    return next((span.outputs for span in trace.data.spans if span.span_type == "RETRIEVER"), None) or []
 
 
 def _tokens(trace: Trace) -> tuple[int, int] | None:

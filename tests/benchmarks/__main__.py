@@ -25,6 +25,7 @@ BENCHMARKS = (
     "answers_xquad",
     "routing",
     "service",
+    "drift",
     "start_up",
 )
 

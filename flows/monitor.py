@@ -1,0 +1,44 @@
+"""A watch over a release: whether people ask something else, get worse answers, or get them from stale parts."""
+
+from prefect import flow
+
+from tasks.config.monitoring import MonitorConfig
+from tasks.config.settings import find_home
+from tasks.observe import compare_answers, compare_questions, read_windows, why_not
+from tasks.passing import whole
+from tasks.records import Monitored
+from tasks.registry.connection import connect
+from tasks.registry.versions import pin
+from tasks.releases import part
+from tasks.report_monitor import draw, keep_watch, publish, summarise, write_report
+from tasks.timing import timed
+from tasks.tracking import mlflow_run
+from tasks.upkeep import look_after
+
+
+@flow(name="monitor", flow_run_name="monitor {config.name}")
+def monitor(config: MonitorConfig) -> Monitored:
+    """Compare the newest answers with earlier ones, look after the live parts, and tell of everything that is new.
+
+    Args:
+        config: Which release, how much of its past, and which change is tolerated.
+    """
+    home = find_home()
+    release = pin(connect(home), f"{config.release}@champion")
+    seconds: dict[str, float] = {}
+    with mlflow_run(f"monitor-{config.name}", config.name) as run_id:
+        with timed(seconds, "read"):
+            windows = read_windows(config, home)
+        drift, changes = None, []
+        if not why_not(config, windows):
+            with timed(seconds, "questions"):
+                drift = compare_questions(config, part(connect(home), release)["index"], whole(windows))
+            with timed(seconds, "answers"):
+                changes = compare_answers(config, windows)
+        with timed(seconds, "parts"):
+            upkeep = look_after(config, release)
+        done = summarise(config, release, windows, drift, changes, upkeep, seconds, run_id, home)
+        report, figures = write_report(config, done, changes, upkeep), draw(changes, drift)
+        keep_watch(config, done, whole(drift), report, whole(figures))
+    publish(done, report, figures, home)
+    return done
