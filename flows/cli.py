@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.answering.service.keys import Key
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
+    from tasks.records import Answer, Diagnosed, Evaluated, Finetune, Move, Night, Released, Shadowed
 
 app = typer.Typer(
     name="tandem",
@@ -174,6 +174,25 @@ def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow
         return flow(loaded)
 
     _close(_run(call), as_json, _print_shadowed, "no worse")
+
+
+@app.command()
+def diagnose(
+    config: Annotated[Path, typer.Argument(help="A file under conf/diagnose/.")], as_json: Json = False
+) -> None:
+    """Say of every answer that fails why, and what the cheapest fix is."""
+    from tasks.config.diagnosis import DiagnoseConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(config, DiagnoseConfig)
+
+    def call() -> "Diagnosed":
+        from flows.diagnose import diagnose as flow
+
+        return flow(loaded)
+
+    done = _run(call)
+    _show(as_json, asdict(done), lambda: _print_diagnosed(done))
 
 
 @app.command()
@@ -744,6 +763,16 @@ def _print_shadowed(done: "Shadowed") -> None:
     print(f"{done.candidate} against {done.champion}: {done.decision}")
     for reason in done.reasons:
         print(f"- {reason}")
+
+
+def _print_diagnosed(done: "Diagnosed") -> None:
+    rows: list[list[object]] = [[kind, count] for kind, count in done.causes.items() if count]
+    _table([done.name, "failed answers"], sorted(rows, key=lambda row: -int(str(row[1]))))
+    print(f"{done.failed} of {done.asked} answers of {done.release} fail")
+    for kind, fix in done.fixes.items():
+        print(f"- {kind}: {fix}\n    {done.commands[kind]}")
+    for note in done.notes:
+        print(f"- {note}")
 
 
 def _print_scored(done: "Finetune | Released", name: str, details: list[list[object]]) -> None:

@@ -11,6 +11,7 @@ from flows.rollback import RollbackConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
 from tasks.config.deployments import DeploymentsConfig
+from tasks.config.diagnosis import DiagnoseConfig
 from tasks.config.evaluation import AnswersConfig
 from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
@@ -25,6 +26,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     ".": DeploymentsConfig,
     "base_model": BaseModelBuildConfig,
     "datasets": DatasetConfig,
+    "diagnose": DiagnoseConfig,
     "dpo": DpoConfig,
     "index": ReindexConfig,
     "models": BaseModelConfig,
@@ -57,13 +59,16 @@ FORMS = [
     GuardrailsConfig,
     ServiceConfig,
     ShadowConfig,
+    DiagnoseConfig,
 ]
 
 
 @pytest.mark.parametrize("file", sorted(OURS), ids=lambda file: str(file.relative_to(CONF)))
 def test_every_file_fits_its_class(file: Path) -> None:
     loaded = load_config(file, CLASS_OF[str(file.parent.relative_to(CONF))])
-    if isinstance(loaded, (AnswersConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig, ShadowConfig)):
+    if isinstance(
+        loaded, (AnswersConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig, ShadowConfig, DiagnoseConfig)
+    ):
         assert loaded.name == file.stem
 
 

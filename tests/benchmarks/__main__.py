@@ -23,6 +23,7 @@ BENCHMARKS = (
     "real_finetunes",
     "answers_xquad",
     "routing",
+    "diagnosis",
     "service",
     "start_up",
 )
