@@ -9,6 +9,7 @@ from prefect import task
 
 from tasks.answering.assistant import SPARE, Assistant
 from tasks.answering.conflicts import contradict, find_conflict
+from tasks.answering.extractive import ExtractiveGenerator
 from tasks.answering.filters import screen_passages
 from tasks.answering.sentences import content_words, split
 from tasks.answering.service.tracing import RELEASE_TAG, TENANT_TAG
@@ -138,7 +139,7 @@ def explain(
     library = Library(assistant.reader)
     for failure in failures:
         finding = find_cause(gather(failure, assistant, library, config), config)
-        yield replace(finding, mended_by=_try_fixes(finding, assistant, config)) if config.try_fixes else finding
+        yield replace(finding, tried=_try_fixes(finding, assistant, config)) if config.try_fixes else finding
         advance(1)
 
 
@@ -277,6 +278,8 @@ def _asked_with(assistant: Assistant, row: Row, **changes: object) -> Answer:
     """What the release would answer with another policy."""
     policy = assistant.policy.model_copy(update=changes)
     other = replace(assistant, policy=policy)
+    if "generator" in changes:
+        other = replace(other, generator=ExtractiveGenerator(policy.generator.sentences))
     if set(changes) == {"filters"}:  # what is found is the same
         return other.answer_from(row.query.query, row.found[: SPARE * policy.passages])
     found = other.search(row.query.query, Filters(tenant=row.query.tenant)).passages
@@ -300,17 +303,16 @@ def _confidence(question: str, assistant: Assistant) -> float:
     return assistant.grounding.probability(question, passages)
 
 
-def _try_fixes(finding: Finding, assistant: Assistant, config: DiagnoseConfig) -> tuple[str, ...]:
-    """The settings that might mend such a failure and with which the answer is right."""
+def _try_fixes(finding: Finding, assistant: Assistant, config: DiagnoseConfig) -> tuple[tuple[str, bool], ...]:
+    """The settings that might mend such a failure, and whether the answer is right with them."""
     failure = finding.failure
     if finding.rule.cause == Cause.WRONGLY_REFUSED and failure.row.whole.refused:
         lenient = replace(assistant, grounding=replace(assistant.grounding, threshold=0.0))
         answer = lenient.answer_from(failure.row.query.query, failure.row.whole.passages)
-        return ("a lower threshold",) if _is_right(failure, answer, config) else ()
+        return (("a lower threshold", _is_right(failure, answer, config)),)
     return tuple(
-        name
+        (name, _is_right(failure, _asked_with(assistant, failure.row, **changes), config))
         for name, changes in _settings_for(finding, assistant.policy).items()
-        if _is_right(failure, _asked_with(assistant, failure.row, **changes), config)
     )
 
 
@@ -318,6 +320,9 @@ def _settings_for(finding: Finding, policy: PolicyConfig) -> dict[str, dict[str,
     retrieval = policy.retrieval
     if finding.rule.cause == Cause.CONTRADICTED and not policy.conflicts:
         return {"conflicts: true": {"conflicts": True}}
+    if finding.rule.cause == Cause.NOT_USED and policy.generator.kind == "extractive":
+        more = 2 * policy.generator.sentences
+        return {f"generator.sentences: {more}": {"generator": policy.generator.model_copy(update={"sentences": more})}}
     if finding.rule.detail == "chunking":
         wider = retrieval.neighbours + 1
         return {f"retrieval.neighbours: {wider}": {"retrieval": retrieval.model_copy(update={"neighbours": wider})}}

@@ -13,7 +13,15 @@ from prefect import task
 from tasks.answering.service.tracing import RELEASE_TAG
 from tasks.config.diagnosis import DiagnoseConfig
 from tasks.config.settings import Home, find_home
-from tasks.evaluation.diagnosis import Diagnosis, Finding, count_causes, plot_causes, share_of
+from tasks.evaluation.diagnosis import (
+    RULES,
+    Diagnosis,
+    Finding,
+    count_causes,
+    kind_of,
+    plot_causes,
+    share_of,
+)
 from tasks.records import Cause, Diagnosed, IndexManifest, ReleaseManifest
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
@@ -92,7 +100,7 @@ def write_report(config: DiagnoseConfig, diagnosis: Diagnosis, done: Diagnosed, 
     parts = [
         f"# {done.name}: {done.failed} of {done.asked} answers of {done.release} fail",
         "\n".join(f"- {line}" for line in (*_by_gap(diagnosis.findings), *done.notes)),
-        *(["## Causes", table_of(_causes(config, done))] if done.failed else []),
+        *(["## Causes", table_of(_causes(config, done)), _others(done)] if done.failed else []),
         *(
             ["## What mends them", *(_fix(kind, fix, done.causes[kind]) for kind, fix in fixes.items())]
             if fixes
@@ -100,6 +108,9 @@ def write_report(config: DiagnoseConfig, diagnosis: Diagnosis, done: Diagnosed, 
         ),
         *(["## What was asked for and is not there", table_of(_topics(diagnosis))] if diagnosis.topics else []),
         *(["## Examples", *_examples(config, diagnosis, fixes)] if fixes and config.examples else []),
+        "## The rules",
+        "They are asked in this order, and the first one that fits decides.",
+        "\n".join(f"{number}. {_named(kind_of(rule))}: {rule.sentence}" for number, rule in enumerate(RULES, start=1)),
         "## Time",
         markdown_table(["step", "seconds"], [[step, f"{spent:.2f}"] for step, spent in done.seconds.items()]),
     ]
@@ -154,13 +165,19 @@ def _causes(config: DiagnoseConfig, done: Diagnosed) -> list[dict[str, str]]:
         {
             "cause": _named(kind),
             "failures": str(count),
-            "": "█" * round(BAR * count / most) or ("▏" if count else ""),
+            "": "█" * round(BAR * count / most) or "▏",
             "share": f"{found.mean:.0%}",
             f"{config.confidence:.0%} interval": f"{found.low:.0%} to {found.high:.0%}",
         }
         for kind, count in sorted(done.causes.items(), key=lambda item: -item[1])
+        if count
         for found in [share_of(count, done.failed, config.confidence)]
     ]
+
+
+def _others(done: Diagnosed) -> str:
+    others = [_named(kind) for kind, count in done.causes.items() if not count]
+    return f"No answer failed by anything else: {', '.join(others)}." if others else ""
 
 
 def _fix(kind: str, fix: Fix, count: int) -> str:
@@ -189,7 +206,7 @@ def _example(finding: Finding) -> dict[str, str]:
         "expected": "" if recorded else _cut(_expected(finding)),
         "said": "" if recorded else _cut(finding.failure.row.whole.text),
         "what shows it": finding.rule.shown(finding.evidence),
-        "rule": finding.rule.sentence,
+        "rule": str(RULES.index(finding.rule) + 1),
     }
 
 

@@ -184,13 +184,13 @@ def test_a_lower_threshold_is_weighed_against_the_refusals_that_it_loses() -> No
     wrongly = [said("no", refused=True, confidence=value) for value in (0.1, 0.2, 0.3, 0.4)]
     rightly = [said("no", refused=True, confidence=value) for value in (0.05, 0.25, 0.35)]
     rows = [row(one, other) for one, other in zip(wrongly, [*rightly, said("so", "x")], strict=True)]
-    findings = [Finding(Evidence(Failure(each, "suite")), RULES[0], ("a lower threshold",)) for each in rows]
+    findings = [Finding(Evidence(Failure(each, "suite")), RULES[0], (("a lower threshold", True),)) for each in rows]
     found = lower_threshold(findings, rows)
     assert found
     assert (found.threshold, found.answered) == (0.3, 2)
     assert found.precision == (3 / 7, 2 / 4)
     assert (found.slips, found.without) == (1, 3)
-    assert lower_threshold([replace(each, mended_by=()) for each in findings], rows) is None
+    assert lower_threshold([replace(each, tried=()) for each in findings], rows) is None
 
 
 def test_a_share_has_wilsons_interval() -> None:

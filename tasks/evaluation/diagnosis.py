@@ -107,8 +107,8 @@ class Finding:
 
     evidence: Evidence
     rule: Rule
-    mended_by: tuple[str, ...] = ()
-    """Settings with which the answer is right, of those that were tried."""
+    tried: tuple[tuple[str, bool], ...] = ()
+    """Settings that the question was asked again with, and whether the answer is right with them."""
 
     @property
     def failure(self) -> Failure:
