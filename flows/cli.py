@@ -21,6 +21,7 @@ from flows.printing import (
     print_advised,
     print_answer,
     print_demo,
+    print_diagnosed,
     print_evaluated,
     print_finetune,
     print_housekeeping,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tasks.records import (
         Advised,
         Answer,
+        Diagnosed,
         Evaluated,
         Finetune,
         Housekeeping,
@@ -232,6 +234,25 @@ def monitor(config: Annotated[Path, typer.Argument(help="A file under conf/monit
         return flow(loaded)
 
     _close(_run(call), as_json, print_monitored, "quiet")
+
+
+@app.command()
+def diagnose(
+    config: Annotated[Path, typer.Argument(help="A file under conf/diagnose/.")], as_json: Json = False
+) -> None:
+    """Say of every answer that fails why, and what the cheapest fix is."""
+    from tasks.config.diagnosis import DiagnoseConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(config, DiagnoseConfig)
+
+    def call() -> "Diagnosed":
+        from flows.diagnose import diagnose as flow
+
+        return flow(loaded)
+
+    done = _run(call)
+    _show(as_json, asdict(done), lambda: print_diagnosed(done))
 
 
 @app.command()

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.records import Advised, Answer, Evaluated, Finetune, Housekeeping, Monitored, Night, Released, Shadowed
+    from tasks.records import (
+        Advised,
+        Answer,
+        Diagnosed,
+        Evaluated,
+        Finetune,
+        Housekeeping,
+        Monitored,
+        Night,
+        Released,
+        Shadowed,
+    )
 
 VENV = ".venv/bin"
 
@@ -217,3 +228,13 @@ def print_monitored(done: "Monitored") -> None:
         print(f"- {note}")
     for each in done.found:
         print(f"- {each.sign}{' (known)' if each.known else ''}: {each.sentence}\n    {each.remedy}")
+
+
+def print_diagnosed(done: "Diagnosed") -> None:
+    rows: list[list[object]] = [[kind, count] for kind, count in done.causes.items() if count]
+    print_table([done.name, "failed answers"], sorted(rows, key=lambda row: -int(str(row[1]))))
+    print(f"{done.failed} of {done.asked} answers of {done.release} fail")
+    for kind, fix in done.fixes.items():
+        print(f"- {kind}: {fix}\n    {done.commands[kind]}")
+    for note in done.notes:
+        print(f"- {note}")

@@ -26,12 +26,13 @@ def appraise(pinned: str, queries: Sequence[GoldenQuery]) -> list[Row]:
     rows = []
     with progress("appraise", name, len(queries)) as advance:
         for query in queries:
-            rows.append(_ask(assistant, query))
+            rows.append(ask(assistant, query))
             advance(1)
     return rows
 
 
-def _ask(assistant: Assistant, query: GoldenQuery) -> Row:
+def ask(assistant: Assistant, query: GoldenQuery) -> Row:
+    """What a release that is open makes of one question, stage by stage."""
     read = SPARE * assistant.policy.passages
     found, others = find_both_ways(assistant, query)
     whole = assistant.answer_from(query.query, found[:read])

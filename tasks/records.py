@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -695,6 +696,44 @@ class Monitored:
     counts: dict[str, int]
     scores: dict[str, dict[str, float]]
     """By series: before, now, and the p-value that is corrected for their number."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    """In MLflow."""
+
+
+class Cause(StrEnum):
+    """Why an answer failed."""
+
+    NOT_IN_SOURCES = "not_in_sources"
+    NOT_RETRIEVED = "not_retrieved"
+    """With a detail: ``chunking``, ``vocabulary`` or ``filter``."""
+    NOT_USED = "not_used"
+    CONTRADICTED = "contradicted"
+    FORM = "form"
+    """The right facts in the wrong form, tone or structure."""
+    WRONGLY_REFUSED = "wrongly_refused"
+    GUARDRAIL = "guardrail"
+    UNEXPLAINED = "unexplained"
+    """No rule fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosed:
+    """What a diagnosis came to, as the flow's result and as the command's closing table."""
+
+    name: str
+    release: str
+    """As ``name@number``."""
+    asked: int
+    failed: int
+    causes: dict[str, int]
+    """Failed answers by cause, every cause among them; with a detail as ``not_retrieved: chunking``."""
+    fixes: dict[str, str]
+    """By cause, as in `causes`, the cheapest fix; of causes that occur."""
+    commands: dict[str, str]
+    """By cause, what to type for it."""
+    notes: tuple[str, ...] = ()
+    """What was left out, and why."""
     seconds: dict[str, float] = field(default_factory=dict)
     run_id: str = ""
     """In MLflow."""

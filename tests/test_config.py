@@ -12,6 +12,7 @@ from tasks.config.advice import CaseConfig, PricesConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
 from tasks.config.deployments import AutomationConfig, DeploymentsConfig
+from tasks.config.diagnosis import DiagnoseConfig
 from tasks.config.evaluation import AnswersConfig
 from tasks.config.guardrails import GuardrailsConfig
 from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
@@ -29,6 +30,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "automations": AutomationConfig,
     "base_model": BaseModelBuildConfig,
     "datasets": DatasetConfig,
+    "diagnose": DiagnoseConfig,
     "dpo": DpoConfig,
     "index": ReindexConfig,
     "monitor": MonitorConfig,
@@ -74,16 +76,14 @@ FORMS = [
     MaintainConfig,
     MonitorConfig,
     AutomationConfig,
+    DiagnoseConfig,
 ]
 
 
 @pytest.mark.parametrize("file", sorted(OURS), ids=lambda file: str(file.relative_to(CONF)))
 def test_every_file_fits_its_class(file: Path) -> None:
     loaded = load_config(file, CLASS_OF_FILE.get(file.name) or CLASS_OF[str(file.parent.relative_to(CONF))])
-    if isinstance(
-        loaded, (AnswersConfig, CaseConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig, ShadowConfig)
-    ):
-        assert loaded.name == file.stem
+    assert getattr(loaded, "name", file.stem) == file.stem
 
 
 def test_every_deployment_names_a_flow_that_takes_its_configuration() -> None:

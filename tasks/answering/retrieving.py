@@ -136,6 +136,16 @@ def telling_words(text: str, among: Sequence[Passage], question: str) -> list[st
     return sorted(weights, key=lambda word: (-weights[word], word))[:TELLING]
 
 
+def join(passage: Passage, stretch: Sequence[Passage]) -> Passage:
+    """The passage with the text of the whole stretch, in which what a passage repeats of the one before stands once."""
+    text, end = "", 0
+    for each in stretch:
+        repeated = max(0, end - each.start) if text else 0
+        text += each.text[repeated:] if repeated else f"{BREAK if text else ''}{each.text}"
+        end = each.end
+    return replace(passage, text=text, start=stretch[0].start, end=end) if stretch else passage
+
+
 def _by_feedback(question: str, found: Sequence[Passage], scope: Scope, filters: FiltersConfig) -> list[list[Passage]]:
     """What the question and the telling words of the best passage find; where words are searched, they alone change.
 
@@ -207,7 +217,7 @@ def _with_neighbours(found: Sequence[Passage], reach: int, scope: Scope, filters
     for passage in found:
         if passage.id not in taken:
             stretch = _stretch(passage, reach, free) if passage.id in free else []
-            joined.append(_join(passage, [stored[id] for id in stretch]))
+            joined.append(join(passage, [stored[id] for id in stretch]))
             taken.update(stretch)
             free.difference_update(stretch)
     return joined
@@ -225,16 +235,6 @@ def _stretch(passage: Passage, reach: int, free: Collection[str]) -> list[str]:
     place = ids.index(passage.id)
     before = [*takewhile(free.__contains__, reversed(ids[:place]))]
     return [*reversed(before), passage.id, *takewhile(free.__contains__, ids[place + 1 :])]
-
-
-def _join(passage: Passage, stretch: Sequence[Passage]) -> Passage:
-    """The passage with the text of the whole stretch, in which what a passage repeats of the one before stands once."""
-    text, end = "", 0
-    for each in stretch:
-        repeated = max(0, end - each.start) if text else 0
-        text += each.text[repeated:] if repeated else f"{BREAK if text else ''}{each.text}"
-        end = each.end
-    return replace(passage, text=text, start=stretch[0].start, end=end) if stretch else passage
 
 
 def _words(text: str) -> list[str]:

@@ -218,6 +218,12 @@ class IndexReader:
         rows = self.store.rows(_PASSAGE_COLUMNS, " AND ".join(filter(None, wanted))) if ids else None
         return [_passage(row, 0.0, None, 0.0) for row in rows.to_pylist()] if rows else []
 
+    def every(self) -> list[Passage]:
+        """Every passage of the version, those of a document one after the other, without scores."""
+        rows = self.store.rows([*_PASSAGE_COLUMNS, "ordinal"], "ordinal >= 0")
+        rows = rows.sort_by([("document", "ascending"), ("ordinal", "ascending")]).drop_columns(["ordinal"])
+        return [_passage(row, 0.0, None, 0.0) for row in rows.to_pylist()]
+
     async def _find_all(self, queries: Sequence[str], vectors: Vectors | None, plan: _Plan) -> list[_Hits]:
         turns = asyncio.Semaphore(2 * (os.cpu_count() or 1))  # so that many queries do not all hold their vectors
 

@@ -24,6 +24,7 @@ BENCHMARKS = (
     "real_finetunes",
     "answers_xquad",
     "routing",
+    "diagnosis",
     "service",
     "drift",
     "start_up",

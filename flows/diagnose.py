@@ -1,0 +1,38 @@
+"""A diagnosis: every answer that fails gets its cause, and every cause its cheapest fix."""
+
+from prefect import flow
+
+from tasks.appraise import appraise
+from tasks.config.diagnosis import DiagnoseConfig
+from tasks.config.settings import find_home
+from tasks.diagnose import failures_of, find_causes, questions_of
+from tasks.passing import whole
+from tasks.records import Diagnosed
+from tasks.registry.connection import connect
+from tasks.registry.versions import pin
+from tasks.report_diagnosis import keep_diagnosis, publish, summarise, write_report
+from tasks.timing import timed
+from tasks.tracking import mlflow_run
+
+
+@flow(name="diagnose", flow_run_name="diagnose {config.name}")
+def diagnose(config: DiagnoseConfig) -> Diagnosed:
+    """Ask a release what its suite and displeased people ask, and sort the answers that fail by their causes.
+
+    Args:
+        config: Which release, which questions, and when an answer has the facts or is in the wrong form.
+    """
+    home = find_home()
+    release, questions = pin(connect(home), config.release), questions_of(config, home)
+    seconds: dict[str, float] = {}
+    with mlflow_run(f"diagnosis-{config.name}", config.name) as run_id:
+        with timed(seconds, "ask"):
+            rows = appraise(release, whole(questions.all))
+        failures, notes = failures_of(config, questions, rows)
+        with timed(seconds, "diagnose"):
+            diagnosis = find_causes(config, release, whole(rows), whole(failures))
+        done, fixes = summarise(config, release, diagnosis, len(rows), (*questions.notes, *notes), seconds, run_id)
+        report = write_report(config, diagnosis, done, fixes)
+        keep_diagnosis(config, whole(diagnosis), done, fixes, report)
+    publish(done, report, home)
+    return done
