@@ -1,6 +1,7 @@
 """The story of Tandem in one go: an index and an adapter are renewed, a gate says no to each, each is rolled back.
 
-Then a release answers with its sources, and is rolled back as a whole while a client keeps asking.
+Then a release answers with its sources, and is rolled back as a whole while a client keeps asking. At last its failures
+are sorted by cause, and an advice says what would be worth its price.
 """
 
 import json
@@ -8,20 +9,24 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import yaml
 
+from flows.advise import advise
+from flows.diagnose import diagnose
 from flows.finetune_dpo import finetune_dpo
 from flows.finetune_sft import finetune_sft
 from flows.reindex import reindex
 from flows.release import release
 from flows.rollback import RollbackConfig, rollback
 from tasks.adapters import MAX_NEW_TOKENS, open_adapter
+from tasks.config.advice import CaseConfig
 from tasks.config.answering import ReleaseConfig
+from tasks.config.diagnosis import DiagnoseConfig
 from tasks.config.index import ReindexConfig
 from tasks.config.loading import load_config
 from tasks.config.service import ServiceConfig, TracingConfig
@@ -34,6 +39,7 @@ from tasks.registry.ledger import history
 from tasks.registry.pointers import pointers
 from tasks.registry.runs import read_text
 from tasks.releases import open_release
+from tasks.report_advice import PLOT_FILE
 from tasks.serve import listen, open_service, server_of
 from tasks.serving import live_index
 
@@ -58,12 +64,13 @@ Story = dict[str, Any]
 
 
 def run_demo(root: Path, home: Home, say: Say) -> Story:
-    """The stories of the index, of the adapter and of the release, from the samples of the repository at `root`."""
+    """The stories of index, adapter and release, and what follows, from the samples of the repository at `root`."""
     began = time.time()
     stories = {
         "index": index_story(root, home, say),
         "adapter": adapter_story(root, home, say),
         "release": release_story(root, home, say),
+        **what_follows(root, home, say),
     }
     return {**stories, "seconds": round(time.time() - began, 1)}
 
@@ -146,6 +153,16 @@ def release_story(root: Path, home: Home, say: Say) -> Story:
         "client": client.summary(began),
         "guardrails": report.partition("## Guardrails\n")[2].partition("\n## ")[0].strip(),
     }
+
+
+def what_follows(root: Path, home: Home, say: Say) -> Story:
+    """A diagnosis of the live release's failures, and an advice that counts it."""
+    say("Why answers fail: each failed one gets its cause, each cause its cheapest fix")
+    diagnosed = diagnose(load_config(root / "conf" / "diagnose" / "helpdesk.yaml", DiagnoseConfig))
+    say("Retrieval, fine-tuning, or both: what was measured, scores and prices")
+    advised = advise(load_config(root / "conf" / "cases" / "helpdesk.yaml", CaseConfig))
+    plot = connect(home).download_artifacts(advised.run_id, PLOT_FILE)
+    return {"diagnosis": asdict(diagnosed), "advice": asdict(advised), "plot": plot}
 
 
 @contextmanager

@@ -124,6 +124,8 @@ def _place(passage: Mapping[str, Any]) -> str:
 
 
 def print_demo(result: dict[str, Any], folder: Path) -> None:
+    from tasks.records import Advised, Diagnosed
+
     columns = ["step", "decision", "version", "live", "what", "score", "why"]
     for what in ("index", "adapter", "release"):
         story = result[what]
@@ -134,6 +136,11 @@ def print_demo(result: dict[str, Any], folder: Path) -> None:
         print(f"\n“{story['asked']}” answered before the rollback:\n  {story['before_rollback'][:240]}")
         print(f"and after it, without a restart:\n  {story['after_rollback'][:240]}")
         print("The ledger:\n" + "\n".join(f"  {line}" for line in story["ledger"]))
+    print("\nWhy answers fail:")
+    print_diagnosed(Diagnosed(**result["diagnosis"]))
+    print("\nRetrieval, fine-tuning, or both:")
+    print_advised(Advised(**result["advice"]))
+    print(f"Cost by volume: {result['plot']}")
     print(f"\n{result['seconds']} s. To look further:")
     for command in (
         f"TANDEM_HOME={folder} {VENV}/tandem status",

@@ -573,7 +573,7 @@ class Advised:
     currency: str
     prices_as_of: str
     fields: tuple[dict[str, Any], ...]
-    """Of the case: field, value, basis (measured or assumed), source, at."""
+    """Of the case: field, value, basis (measured or assumed), from, at."""
     totals: dict[str, float]
     """By approach, from 0 to 5."""
     scores: tuple[dict[str, Any], ...]

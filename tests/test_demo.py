@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from flows.demo import CARDS, RETENTION, SAMPLES, TOO_LONG, adapter_story, index_story, pointed_at, release_story
+from flows.demo import (
+    CARDS,
+    RETENTION,
+    SAMPLES,
+    TOO_LONG,
+    adapter_story,
+    index_story,
+    pointed_at,
+    release_story,
+    what_follows,
+)
 from flows.reindex import reindex
 from tasks.config.settings import Home
 
@@ -65,3 +75,11 @@ def test_a_release_answers_with_sources_refuses_and_is_rolled_back_while_a_clien
     assert len(story["before_rollback"]) > len(story["after_rollback"])
     assert story["ledger"][-1] == f"champion 2 → 1: {TOO_LONG} (on call)"
     assert "| injected_passages | 16 of 16 |" in story["guardrails"]
+    follows = what_follows(ROOT, ready_home, print)
+    assert follows["diagnosis"]["release"] == "helpdesk@1"
+    assert follows["diagnosis"]["failed"] == sum(follows["diagnosis"]["causes"].values())
+    assert all(follows["diagnosis"]["commands"].values())
+    assert follows["advice"]["decision"] == "retrieval"
+    measured = {field["field"] for field in follows["advice"]["fields"] if field["basis"] == "measured"}
+    assert {"documents", "behaviour_share"} <= measured
+    assert Path(follows["plot"]).read_bytes().startswith(b"\x89PNG")
