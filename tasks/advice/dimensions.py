@@ -198,9 +198,9 @@ def _control(case: CaseConfig, ways: Sequence[Way]) -> dict[Approach, Score]:
 
 def _pinned(case: CaseConfig, ways: Sequence[Way], approach: Approach) -> Point:
     way = cheapest(ways, approach, Fraction(case.requests))
-    if way and way.name.startswith("hosted"):
-        return Point(0.5, 0.0, "its vendor may change or withdraw the model")
-    if way and way.approach != "retrieval" and case.tuned_model:
+    if way and way.hosted:
+        if approach == "retrieval":
+            return Point(0.5, 0.0, "its vendor may change or withdraw the model")
         return Point(0.5, 0.5, "its vendor may withdraw the base model")
     return Point(0.5, 1.0, "the model is one's own, and stays")
 
@@ -238,7 +238,7 @@ def _obligations(case: CaseConfig, ways: Sequence[Way], approach: Approach) -> l
         points.append(Point(1, met, words))
     if case.residency != "anywhere":
         way = cheapest(ways, approach, Fraction(case.requests))
-        out = way is None or way.name.startswith("hosted") or (approach != "retrieval" and bool(case.tuned_model))
+        out = way is None or way.hosted
         words = "data go to the vendor, by contract within the region" if out else "data stay on one's own machines"
         points.append(Point(1, 0.5 if out else 1.0, words))
     return points or [Point(1, 1.0, "the case asks for nothing of the kind")]
