@@ -146,7 +146,8 @@ def _latency(case: CaseConfig) -> dict[Approach, Score]:
         return dict.fromkeys(APPROACHES, Score(BEST, "nobody waits for an answer"))
     mixed = (1 - case.alone_share) * case.answer_ms + case.alone_share * case.alone_ms
     times = {"retrieval": case.answer_ms, "fine-tuning": case.alone_ms, "both": mixed}
-    how = {"retrieval": "with a search", "fine-tuning": "without a search", "both": "as routed"}
+    routed = "as routed" if case.alone_share else "with a search"
+    how = {"retrieval": "with a search", "fine-tuning": "without a search", "both": routed}
     return {
         approach: Score(
             BEST * min(1.0, max(0.0, 1 - times[approach] / case.latency_ms / 2)),
