@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from prefect import task
 
-from tasks.advice.costs import REACH, BreakEven, break_evens, cents, cheapest, rounded
+from tasks.advice.costs import BreakEven, break_evens, cents, cheapest, reach, rounded
 from tasks.advice.dimensions import APPROACHES
 from tasks.advice.plot import plot_costs
 from tasks.advice.questions import Situation, ages, own_situation, questions, situations, steps
@@ -83,7 +83,7 @@ def weigh(config: CaseConfig, prices: PricesConfig, measured: Sequence[Measured]
         ranking=ranking,
         draws=shares(case, prices, list(known)),
         flips=flips(case, prices),
-        break_evens=break_evens(allowed, requests * REACH),
+        break_evens=break_evens(allowed, reach(allowed, requests)),
         swings=tornado(case, prices, way.name) if way else (),
     )
 
@@ -123,7 +123,7 @@ def summarise(of: Weighed, missing: Sequence[str], seconds: dict[str, float], ru
 def write_report(of: Weighed, done: Advised) -> str:
     """The advice as markdown."""
     case = of.case
-    swing = f"{case.swing:.0%}"
+    swing, farthest = f"{case.swing:.0%}", reach(of.ranking.ways, Fraction(case.requests))
     parts = [
         f"# {done.name}: {TITLES[done.decision]}",
         case.description,
@@ -143,12 +143,13 @@ def write_report(of: Weighed, done: Advised) -> str:
         table_of(_reasons_table(done)),
         "## What it costs a month",
         f"At {case.requests:,} requests a month and the prices of {done.prices_as_of} "
-        f"(`{case.prices}`), building paid off over {case.months} months.",
+        f"(`{case.prices}`), building paid off over {case.months} months. An "
+        "own model is taken to answer as well as the hosted one; `tandem evaluate` tells whether it does.",
         table_of(_costs_table(done)),
         table_of(_items_table(done)),
         PICTURE,
         "## Where another way becomes the cheaper one",
-        _table_or(_break_evens_table(done), f"Nowhere up to {case.requests * REACH:,} requests a month."),
+        _table_or(_break_evens_table(done), f"Nowhere up to {float(farthest):,.0f} requests a month."),
         "## What moves the cost most",
         f"Of what is advised, one thing at a time, {swing} down and up.",
         _table_or(_swings_table(of), "Nothing is advised."),
@@ -400,7 +401,7 @@ def _swings_table(of: Weighed) -> list[dict[str, str]]:
             f"{of.case.swing:.0%} less": _money(of, cents(swing.low)),
             f"{of.case.swing:.0%} more": _money(of, cents(swing.high)),
             "difference": _money(of, cents(swing.width)),
-            "": "█" * max(1, round(20 * swing.width / swings[0].width)),
+            "": "█" * max(1, round(12 * swing.width / swings[0].width)),
             "cheapest with less": swing.cheapest_low,
             "cheapest with more": swing.cheapest_high,
         }

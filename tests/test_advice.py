@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.advice.costs import BreakEven, Way, break_evens, cents, cheapest, rounded, ways
+from tasks.advice.costs import BreakEven, Way, break_evens, cents, cheapest, reach, rounded, ways
 from tasks.advice.dimensions import stale
 from tasks.advice.questions import own_situation, questions, situations, steps
 from tasks.advice.recommendation import flips, rank, shares
@@ -154,6 +154,14 @@ def test_gpus_follow_from_requests_and_throughput_and_offline_only_their_work_is
     assert offline[OWN].gpus(Fraction(10**9)) == 0
     assert cents(offline[OWN].each["GPU hours"] * 3_600_000) == Decimal("2800.00")
     assert rounded(offline[HOSTED].per_request, 4) == Decimal("0.0110")
+
+
+def test_where_one_gpu_gets_through_little_break_evens_are_looked_for_up_to_a_thousand_of_them() -> None:
+    case = case_of(requests=10**9, gpu_tokens_per_second=36, peak=1)
+    found = by_name(case, prices_of())
+    assert found[OWN].gpu_requests == 26_280
+    assert reach(list(found.values()), Fraction(10**9)) == 26_280_000
+    assert reach([found[HOSTED]], Fraction(10**9)) == 20 * 10**9
 
 
 def test_speculative_routing_pays_for_both_where_a_search_follows() -> None:

@@ -21,8 +21,8 @@ SPECULATIVE, BY_HEART = "speculative", "fine-tuned without retrieval"
 """Ways that answer, sometimes or always, without a search."""
 MILLION = 10**6
 SECONDS_IN_HOUR = 3600
-REACH = 20
-"""Break-evens are looked for up to this multiple of the case's requests."""
+REACH, MOST_GPUS = 20, 1000
+"""Break-evens are looked for up to this multiple of the case's requests, and up to so many GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class Way:
     approach: Approach
     forbidden: str
     """Why the case rules it out; empty where it may be."""
+    hosted: bool
+    """Whether a vendor runs the model, and so sees questions and passages."""
     monthly: Mapping[str, Fraction]
     """By item, whatever the requests."""
     each: Mapping[str, Fraction]
@@ -109,6 +111,12 @@ def cheapest(ways: Sequence[Way], approach: Approach, requests: Fraction) -> Way
     return min(allowed, key=lambda way: way.cost(requests), default=None)
 
 
+def reach(ways: Sequence[Way], requests: Fraction) -> Fraction:
+    """Requests a month up to which break-evens are looked for."""
+    limits = [way.gpu_requests * max(MOST_GPUS, way.min_gpus) for way in ways if way.gpu_requests]
+    return min([requests * REACH, *limits])
+
+
 def break_evens(ways: Sequence[Way], up_to: Fraction) -> list[BreakEven]:
     """Between every two ways, by rising requests."""
     found = [each for one, other in combinations(ways, 2) for each in _between(one, other, up_to)]
@@ -119,7 +127,7 @@ def volumes(ways: Sequence[Way], requests: Fraction, count: int = 240) -> list[F
     """Requests to draw curves over: an even scale of logarithms, and both sides of the steps within it."""
     low, high = log10(max(1, float(requests) / 50)), log10(float(requests) * REACH)
     even = [exact(round(10 ** (low + (high - low) * place / (count - 1)), 3)) for place in range(count)]
-    steps = {step for way in ways for step in _steps(way, even[-1]) if even[0] < step}
+    steps = {step for way in ways for step in _steps(way, reach(ways, requests)) if even[0] < step}
     return sorted({*even, *steps, *(step + Fraction(1, 1000) for step in steps)})
 
 
@@ -210,13 +218,15 @@ class _Costs:
             paid = 1 - exact(hosted.offline_discount) if self._case.mode == "offline" else Fraction(1)
             each["tokens read"] = paid * read * exact(hosted.input_per_million) / MILLION
             each["tokens written"] = paid * written * exact(hosted.output_per_million) / MILLION
-            return Way(name, approach, forbidden, every, each)
+            return Way(name, approach, forbidden, True, every, each)
         rate, tokens = exact(self._case.gpu_tokens_per_second), read + written
         if self._case.mode == "offline" and rate:
             each["GPU hours"] = tokens / rate / SECONDS_IN_HOUR * self._gpu
-            return Way(name, approach, forbidden, every, each)
+            return Way(name, approach, forbidden, False, every, each)
         capacity = rate * SECONDS_IN_HOUR * self._hours / exact(self._case.peak) / tokens if rate else None
-        return Way(name, approach, forbidden, every, each, self._gpu * self._hours, self._case.min_gpus, capacity)
+        return Way(
+            name, approach, forbidden, False, every, each, self._gpu * self._hours, self._case.min_gpus, capacity
+        )
 
     def _forbidden(self, hosted: bool, name: str) -> str:
         case = self._case

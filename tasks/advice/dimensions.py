@@ -146,7 +146,8 @@ def _latency(case: CaseConfig) -> dict[Approach, Score]:
         return dict.fromkeys(APPROACHES, Score(BEST, "nobody waits for an answer"))
     mixed = (1 - case.alone_share) * case.answer_ms + case.alone_share * case.alone_ms
     times = {"retrieval": case.answer_ms, "fine-tuning": case.alone_ms, "both": mixed}
-    how = {"retrieval": "with a search", "fine-tuning": "without a search", "both": "as routed"}
+    routed = "as routed" if case.alone_share else "with a search"
+    how = {"retrieval": "with a search", "fine-tuning": "without a search", "both": routed}
     return {
         approach: Score(
             BEST * min(1.0, max(0.0, 1 - times[approach] / case.latency_ms / 2)),
@@ -198,9 +199,9 @@ def _control(case: CaseConfig, ways: Sequence[Way]) -> dict[Approach, Score]:
 
 def _pinned(case: CaseConfig, ways: Sequence[Way], approach: Approach) -> Point:
     way = cheapest(ways, approach, Fraction(case.requests))
-    if way and way.name.startswith("hosted"):
-        return Point(0.5, 0.0, "its vendor may change or withdraw the model")
-    if way and way.approach != "retrieval" and case.tuned_model:
+    if way and way.hosted:
+        if approach == "retrieval":
+            return Point(0.5, 0.0, "its vendor may change or withdraw the model")
         return Point(0.5, 0.5, "its vendor may withdraw the base model")
     return Point(0.5, 1.0, "the model is one's own, and stays")
 
@@ -238,7 +239,7 @@ def _obligations(case: CaseConfig, ways: Sequence[Way], approach: Approach) -> l
         points.append(Point(1, met, words))
     if case.residency != "anywhere":
         way = cheapest(ways, approach, Fraction(case.requests))
-        out = way is None or way.name.startswith("hosted") or (approach != "retrieval" and bool(case.tuned_model))
+        out = way is None or way.hosted
         words = "data go to the vendor, by contract within the region" if out else "data stay on one's own machines"
         points.append(Point(1, 0.5 if out else 1.0, words))
     return points or [Point(1, 1.0, "the case asks for nothing of the kind")]

@@ -171,13 +171,13 @@ def steps(case: CaseConfig, ranking: Ranking, measured: Collection[str], break_e
         found.append("Bind index and adapter into a release, and compare: `tandem shadow CONF`.")
     if case.alone_share and case.citations != "required" and ranking.first == "both":
         found.append("Let the model answer alone what it surely knows: a policy with `routing: {alone: true}`.")
-    ways = {way.name: way for way in ranking.ways}
-    found += [
-        f"Look at this again near {_count(each.requests)} requests a month: from there on {each.above} is cheaper than "
-        f"{each.below}."
-        for each in break_evens
-        if each.requests > case.requests and ways[each.above].approach != ways[each.below].approach
-    ][:1]
+    if way := cheapest(ranking.ways, ranking.first, Fraction(case.requests)):
+        nearest = [each for each in break_evens if each.below == way.name and each.requests > case.requests]
+        found += [
+            f"Look at this again near {_count(each.requests)} requests a month: from there on {each.above} is cheaper "
+            f"than {each.below}."
+            for each in nearest[:1]
+        ]
     return [
         *found,
         "Watch questions, scores and costs: `tandem monitor CONF`, and repeat this advice with its figures.",
@@ -227,7 +227,8 @@ def _what_is_owed(case: CaseConfig) -> Question:
         "sources": case.citations == "required",
         "erasure on demand": case.erasure,
         f"{case.tenants:,} tenants kept apart": case.tenants > 1,
-        f"data kept within {case.residency}".replace("within own", "on one's own"): case.residency != "anywhere",
+        "data kept within the region": case.residency == "region",
+        "data kept on one's own machines": case.residency == "own machines",
     }
     asked = [name for name, is_so in owed.items() if is_so]
     follows = "any approach may do"
@@ -265,7 +266,7 @@ def _what_it_may_take(case: CaseConfig, ranking: Ranking, break_evens: Sequence[
     least = min(found, key=lambda way: way.cost(requests)).name if found else "no way"
     late = case.mode == "online" and case.answer_ms > case.latency_ms
     waits = "nobody waits" if case.mode == "offline" else f"95% within {case.latency_ms:,.0f} ms"
-    near = next((each for each in break_evens if each.requests > case.requests), None)
+    near = next((each for each in break_evens if each.below == least and each.requests > requests), None)
     follows = f"{least} is the cheapest allowed"
     if near:
         follows += f"; from {_count(near.requests)} requests on {near.above} is cheaper than {near.below}"
