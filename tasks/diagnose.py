@@ -105,7 +105,7 @@ def failures_of(
             if not row.right or broken_form(row.whole, config.form):
                 failures.append(Failure(row, "suite"))
         elif _fails_again(row, trace, config):
-            failures.append(Failure(row, "trace", trace.thumb is False, "answer" in trace.outputs))
+            failures.append(Failure(row, "trace", "answer" in trace.outputs))
         else:
             mended += 1
     notes = [f"{mended} answers that people disliked or corrected are other ones today, and are left out."]
@@ -152,7 +152,6 @@ def gather(failure: Failure, assistant: Assistant, library: Library, config: Dia
     seen = [passage for passage in places.whole if _may_see(query, passage)]
     whole = {passage.id for passage in seen}
     best = max(seen, key=lambda passage: wanted.covered_by(text_of([passage])), default=None)
-    rival = _rival(failure, wanted, seen)
     return Evidence(
         failure=failure,
         broken_form=broken_form(answer, config.form),
@@ -165,14 +164,14 @@ def gather(failure: Failure, assistant: Assistant, library: Library, config: Dia
         split=_ids(each for run in places.pieces for each in run),
         split_seen=_ids(each for run in places.pieces for each in run if _may_see(query, each)),
         documents=tuple(filter(library.has, relevant)),
+        set_aside=next(filter(None, map(library.why_missing, relevant)), ""),
         read=_ids(each for each in answer.passages if _is_read(each, whole, relevant, wanted)),
         cited=_ids(answer.cited),
         rank=next((place for place, each in enumerate(row.found, start=1) if each.id in whole), 0),
         covered=wanted.covered_by(text_of([best])) if best else 0.0,
         together=wanted.covered_by(text_of(library.around(best))) if best else 0.0,
         right_together=bool(best and len(library.around(best)) > 1) and _right_together(failure, assistant, config),
-        rival=rival[0],
-        rival_text=rival[1],
+        rival=_rival(failure, wanted, seen),
         elsewhere=_elsewhere(answer, places, query),
         confidence_everywhere=0.0 if failure.known or not answer.refused else _confidence(query.query, assistant),
         threshold=assistant.grounding.threshold,
@@ -241,23 +240,23 @@ def _elsewhere(answer: Answer, places: Places, query: GoldenQuery) -> str:
     return next((passage.id for passage in answer.cited if passage.id in held), "")
 
 
-def _rival(failure: Failure, wanted: Wanted, seen: Sequence[Passage]) -> tuple[str, str]:
-    """The passage that was read and a sentence of it that contradicts the expected answer where it stands.
+def _rival(failure: Failure, wanted: Wanted, seen: Sequence[Passage]) -> str:
+    """A passage that was read and that contradicts the expected answer where it stands; empty where none does.
 
     Where nobody said what is right, two that were read and contradict each other.
     """
     answer, asked = failure.row.whole, content_words(wanted.question)
     if not failure.known:
         conflict = find_conflict(wanted.question, answer.passages)
-        return (answer.passages[conflict[1].cited[0] - 1].id, conflict[1].text) if conflict else ("", "")
+        return answer.passages[conflict[1].cited[0] - 1].id if conflict else ""
     told = [(passage, sentence) for passage in seen for sentence in _sentences(passage) if wanted.stands_in(sentence)]
     for passage in answer.passages:
         for sentence in _sentences(passage):
             for own, statement in told:
                 differs = own.document != passage.document and not wanted.stands_in(sentence)
                 if differs and contradict(statement, sentence, asked):
-                    return passage.id, sentence
-    return "", ""
+                    return passage.id
+    return ""
 
 
 def _sentences(passage: Passage) -> tuple[str, ...]:

@@ -76,7 +76,12 @@ class Library:
         self._documents = {
             document: tuple(of) for document, of in groupby(reader.every(), lambda passage: passage.document)
         }
+        self._reasons = {name: state.reason or "" for name, state in reader.store.documents().items()}
         self._plain = {document: f" {plain(join(of[0], of).text)} " for document, of in self._documents.items()}
+
+    def why_missing(self, document: str) -> str:
+        """Why a document of the sources has no passages; empty where it has some, or the sources have no such one."""
+        return "" if self.has(document) else self._reasons.get(document, "")
 
     def has(self, document: str) -> bool:
         """Whether the index has passages of a document."""

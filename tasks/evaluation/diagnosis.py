@@ -27,7 +27,6 @@ class Failure:
 
     row: Row
     source: Source
-    thumb_down: bool = False
     keeps_answers: bool = True
     """Whether the text of the answer may be kept."""
 
@@ -62,6 +61,8 @@ class Evidence:
     """Those of them that the tenant may see."""
     documents: tuple[str, ...] = ()
     """The documents named as relevant that the index has."""
+    set_aside: str = ""
+    """Why the index has no passages of a document that its sources have; empty where that is not so."""
     read: tuple[str, ...] = ()
     """Passages among those that the answer was made from that hold the expected answer."""
     cited: tuple[str, ...] = ()
@@ -76,8 +77,6 @@ class Evidence:
     """The answer is right where each passage is read together with its neighbours."""
     rival: str = ""
     """A passage that says otherwise than the expected answer, or than another one; empty where none does."""
-    rival_text: str = ""
-    """Its sentence."""
     elsewhere: str = ""
     """A cited passage that holds the answer, though nobody named it as relevant."""
     confidence_everywhere: float = 0.0
@@ -217,9 +216,9 @@ def _say_nowhere(evidence: Evidence) -> str:
     relevant = evidence.failure.row.query.relevant
     if not relevant:
         return "no passage of the index holds what the correction says"
-    missing = len(relevant) > len(evidence.documents)
-    if missing and not evidence.documents:
-        return f"the index has no {', '.join(relevant)}"
+    if not evidence.documents:
+        why = f", which was set aside: {evidence.set_aside}" if evidence.set_aside else ""
+        return f"the index has no {', '.join(relevant)}{why}"
     return f"{', '.join(evidence.documents)} is in the index, and does not hold the expected answer"
 
 

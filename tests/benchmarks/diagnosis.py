@@ -40,6 +40,7 @@ def measured(half: int, questions: int, folder: Path) -> tuple[Counts, dict[str,
 
     pages, known = read_xquad()
     asked = [each for each in known if each.article % 2 == half]
+    pages = {each.page: pages[each.page] for each in asked}
     workshop = Workshop(find_home(), folder / f"half{half}")
     found: Counts = {}
     kinds = {}
@@ -96,7 +97,7 @@ def main() -> None:
                 confusion(found, kinds),
                 by_fault(found, kinds),
             ]
-    save("diagnosis", "Causes of failed answers", results, parts)
+            save("diagnosis", "Causes of failed answers", results, parts)
 
 
 if __name__ == "__main__":
