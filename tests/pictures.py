@@ -43,21 +43,29 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=ROOT / "data" / "demo", help="The home of `tandem demo`.")
     home = Home(parser.parse_args().demo.resolve())
     if not home.mlruns.exists():
-        made = tandem(Home(ROOT), "demo")
-        assert made.returncode == 0, made.stderr
+        run("demo", home=Home(ROOT))
     with served(home) as (prefect, mlflow), browser_page() as page:
         take_prefect(page, prefect)
         take_mlflow(page, mlflow, home)
     keep_figure("finetune_scores", home, "adapter-support", "scores.png")
+    keep_figure("causes", home, "diagnosis-helpdesk", "causes.png")
+    run("advise", "conf/cases/brand_support.yaml", home=home)  # its curves cross; the demo's own case is too small
+    keep_figure("advice_costs", home, "advice-brand_support", "costs.png")
+
+
+def run(*arguments: object, home: Home) -> str:
+    """What the command prints."""
+    done = tandem(home, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @contextmanager
 def served(home: Home) -> Iterator[tuple[str, str]]:
     """The addresses of Prefect and MLflow over this home, while the block lasts."""
-    up = tandem(home, "up", "--mlflow-port", free_port(), "--prefect-port", free_port(), "--json")
     try:
-        assert up.returncode == 0, up.stderr
-        address = {service["name"]: service["address"] for service in json.loads(up.stdout)["services"]}
+        up = run("up", "--mlflow-port", free_port(), "--prefect-port", free_port(), "--json", home=home)
+        address = {service["name"]: service["address"] for service in json.loads(up)["services"]}
         with temporary_settings({PREFECT_API_URL: f"{address['prefect']}/api"}):
             yield address["prefect"], address["mlflow"]
     finally:
