@@ -13,7 +13,7 @@ from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import Home
 from tasks.converted import open_converted
 from tasks.doctor import tables_of
-from tasks.errors import RegistryError
+from tasks.errors import RegistryError, StoreError
 from tasks.garbage import remove_versions
 from tasks.index.cache import ContentCache
 from tasks.index.store import IndexStore, drop_table, list_tables
@@ -53,6 +53,8 @@ class Stock:
     """Of everything that is registered."""
     copies: frozenset[str]
     """How the copies of the versions that stay are called."""
+    tables: frozenset[str]
+    """That this Tandem reads; others in the same place are left alone."""
     named: dict[str, set[int]]
     """By table: the Lance versions that registered versions name."""
     staying: dict[str, set[int]]
@@ -75,8 +77,9 @@ def take_stock(config: MaintainConfig, home: Home, now: float) -> Stock:
     kept = why_kept(versions, config.depth, config.days, now)
     named, _ = _states_of(client, versions)
     staying, whole = _states_of(client, [version for version in versions if version.pinned in kept])
-    for table in list_tables(home.lancedb):
-        store = IndexStore.open(home.lancedb, table)
+    every = list_tables(home.lancedb)
+    stores = {table: store for table in every if (store := _open(table, home)) is not None}
+    for table, store in stores.items():
         if table in staying or now - store.changed < config.days * DAY:
             staying.setdefault(table, set()).add(store.version)
     return Stock(
@@ -87,10 +90,17 @@ def take_stock(config: MaintainConfig, home: Home, now: float) -> Stock:
         old=tuple(to_remove(versions, kept)),
         names=frozenset(list_names(client)),
         copies=frozenset(f"{version.name}-v{version.number}" for version in versions if version.pinned in kept),
+        tables=frozenset(stores),
         named=named,
-        staying=staying,
-        whole=whole,
+        staying={table: states for table, states in staying.items() if table in stores},
+        whole=whole and len(stores) == len(every),
     )
+
+
+def _open(table: str, home: Home) -> IndexStore | None:
+    with suppress(StoreError):
+        return IndexStore.open(home.lancedb, table)
+    return None
 
 
 def _states_of(client: MlflowClient, versions: Collection[Registered]) -> tuple[dict[str, set[int]], bool]:
@@ -125,7 +135,7 @@ def _runs(stock: Stock) -> Iterator[Due]:
 
 def _states(stock: Stock) -> Iterator[Due]:
     for name in sorted(stock.names):
-        for table in tables_of(name, stock.home):
+        for table in stock.tables.intersection(tables_of(name, stock.home)):
             store = IndexStore.open(stock.home.lancedb, table)
             if states := store.superseded(stock.named.get(table, set())):
                 removal = Removal("states of tables", table, len(states), "no version names them")
@@ -137,7 +147,7 @@ def _removing(stock: Stock, name: str, numbers: Collection[int]) -> Act:
 
 
 def _tables(stock: Stock) -> Iterator[Due]:
-    for table in list_tables(stock.home.lancedb):
+    for table in sorted(stock.tables):
         if stock.whole and table not in stock.staying:
             why = f"no version names it, and nobody wrote to it for {stock.config.days:g} days"
             name, drop = table.rpartition("-")[0], partial(drop_table, stock.home.lancedb, table)

@@ -30,7 +30,10 @@ def check(apply: bool) -> tuple[list[str], list[Trouble]]:
     troubles = examine(home)
     if not apply:
         return [], troubles
-    names = dict.fromkeys(t.remedy.removeprefix(MEND) for t in troubles if t.remedy.startswith(MEND))
+    # not where something else has to follow, which is for a person
+    names = dict.fromkeys(
+        t.remedy.removeprefix(MEND) for t in troubles if t.remedy.startswith(MEND) and ";" not in t.remedy
+    )
     mended = [f"{name}: {sentence}" for name in names for sentence in _mend(name, home)]
     return mended, examine(home) if mended else troubles
 

