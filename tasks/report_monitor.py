@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import yaml
-from prefect import runtime, task
-from prefect.artifacts import create_image_artifact
+from prefect import task
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 
@@ -23,7 +22,6 @@ from tasks.evaluation.drift import Drift, level_of_run
 from tasks.evaluation.monitor_report import changes_table, plot_watch, say_change, say_value
 from tasks.evaluation.series import Change
 from tasks.observe import Windows, why_not
-from tasks.progress import artifact_key
 from tasks.records import Monitored, Spotted
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
@@ -87,7 +85,7 @@ def write_report(config: MonitorConfig, done: Monitored, changes: Sequence[Chang
         "\n".join(f"- {note}" for note in done.notes),
         "## Questions" if questions else "",
         f"Separation {questions['now']:.3f} (0.5: alike), p {questions['p']:.2g}." if questions else "",
-        *(["## Answers", table_of(changes_table(changes))] if changes else []),
+        *(["## Answers", f"![changes]({CHART_FILE})", table_of(changes_table(changes))] if changes else []),
         f"Something is found at p ≤ {level:.2g}: over {config.horizon} runs the chance of any false alarm is at most "
         f"{config.false_alarms:.0%} for the questions, and as much for the answers' series together."
         if changes
@@ -151,13 +149,9 @@ def keep_watch(
 
 def publish(done: Monitored, report: str, figures: "Mapping[str, Figure]", home: Home) -> None:
     """Show the report and its chart in the Prefect UI, and tell whoever listens of each new finding."""
+    for file, figure in figures.items():
+        report = report.replace(f"({file})", f"({_as_address(figure)})")
     show_report("monitor", f"monitor-{done.name}", done.name, done.decision, None, done.run_id, report, home)
-    if runtime.flow_run.id is None:
-        return
-    for figure in figures.values():
-        create_image_artifact(
-            _as_address(figure), key=artifact_key("monitor", done.name, "chart"), description=_headline(done)
-        )
     for each in done.found:
         if not each.known:
             _emit(done, each)
