@@ -21,7 +21,7 @@ from tasks.config.settings import Home, find_home
 from tasks.evaluation.drift import Drift, level_of_run
 from tasks.evaluation.monitor_report import changes_table, plot_watch, say_change, say_value
 from tasks.evaluation.series import Change
-from tasks.observe import Windows, why_not
+from tasks.observe import Windows
 from tasks.records import Monitored, Spotted
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
@@ -46,11 +46,15 @@ def summarise(
     drift: Drift | None,
     changes: Sequence[Change],
     upkeep: Upkeep,
+    note: str,
     seconds: dict[str, float],
     run_id: str,
     home: Home,
 ) -> Monitored:
-    """What the watch came to, as one record; what the run before found too is marked as known."""
+    """What the watch came to, as one record; what the run before found too is marked as known.
+
+    `note` says why questions or answers were not compared, if they were not.
+    """
     found = (*_drifted(config, drift, windows), *map(_worse, filter(lambda one: one.worse, changes)), *upkeep.found)
     before = json.loads(last_tags(connect(home), f"monitor-{config.name}", FOUND_TAG).get(FOUND_TAG, "[]"))
     return Monitored(
@@ -58,7 +62,7 @@ def summarise(
         release=release,
         decision="found" if found else "quiet",
         found=tuple(replace(each, known=each.key in before) for each in found),
-        notes=(*_notes(config, windows, drift), *upkeep.notes),
+        notes=(*([note] if note else []), *upkeep.notes),
         counts={
             "answers in the reference window": len(windows.reference),
             "newest answers": len(windows.recent),
@@ -196,17 +200,6 @@ def _worse(change: Change) -> Spotted:
         f"{say_value(change, change.now)} now ({say_change(change)}; p = {change.p_value:.2g}, corrected)."
     )
     return Spotted("quality", change.name, sentence, "see by `tandem diagnose` where the newest answers fail")
-
-
-def _notes(config: MonitorConfig, windows: Windows, drift: Drift | None) -> list[str]:
-    if waiting := why_not(config, windows):
-        return [waiting]
-    if drift:
-        return []
-    return [
-        "The traces hold too few texts of questions, so only their lengths are compared and not what they ask: "
-        f"`tracing: {{texts: questions}}` in conf/service/{config.release}.yaml keeps them from now on."
-    ]
 
 
 def _headline(done: Monitored) -> str:

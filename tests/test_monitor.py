@@ -148,6 +148,21 @@ def test_without_texts_the_lengths_are_compared_and_the_note_says_so(
     assert "`tracing: {texts: questions}` in conf/service/desk.yaml" in said.json["notes"][0]
 
 
+def test_where_the_embedder_has_changed_the_answers_are_compared_and_the_index_is_named(
+    shared: Home, tmp_path: Path, tandem: Tandem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.serving import _embedder
+
+    record(connect(shared), "moved", asked(BEFORE + NOW))
+    monkeypatch.setattr("tasks.index.embedding.PACKAGED_VERSION", 2)
+    _embedder.cache_clear()
+    said = tandem("monitor", write(tmp_path, experiment="moved", name="moved"), "--json")
+    _embedder.cache_clear()
+    assert [(each["sign"], each["what"]) for each in said.json["found"]] == [("changed", "docs@2")]
+    assert "What people ask is not compared: docs v2 was embedded with" in said.json["notes"][0]
+    assert said.json["scores"]["refused"]["now"] == 0
+
+
 def test_until_there_are_enough_answers_nothing_is_compared_and_the_parts_are_looked_after(
     shared: Home, tmp_path: Path, tandem: Tandem
 ) -> None:
