@@ -29,15 +29,15 @@ def monitor(config: MonitorConfig) -> Monitored:
     with mlflow_run(f"monitor-{config.name}", config.name) as run_id:
         with timed(seconds, "read"):
             windows = read_windows(config, home)
-        drift, changes = None, []
-        if not why_not(config, windows):
+        drift, changes, note = None, [], why_not(config, windows)
+        if not note:
             with timed(seconds, "questions"):
-                drift = compare_questions(config, part(connect(home), release)["index"], whole(windows))
+                drift, note = compare_questions(config, part(connect(home), release)["index"], whole(windows))
             with timed(seconds, "answers"):
                 changes = compare_answers(config, windows)
         with timed(seconds, "parts"):
             upkeep = look_after(config, release)
-        done = summarise(config, release, windows, drift, changes, upkeep, seconds, run_id, home)
+        done = summarise(config, release, windows, drift, changes, upkeep, note, seconds, run_id, home)
         report, figures = write_report(config, done, changes, upkeep), draw(changes, drift)
         keep_watch(config, done, whole(drift), report, whole(figures))
     publish(done, report, figures, home)

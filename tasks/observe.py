@@ -10,6 +10,7 @@ from prefect import task
 from tasks.answering.service.tracing import RELEASE_TAG
 from tasks.config.monitoring import MonitorConfig
 from tasks.config.settings import Home, find_home
+from tasks.errors import EmbedderError, StoreError
 from tasks.evaluation.drift import Drift, find_drift, level_of_run
 from tasks.evaluation.series import Change, Kind, Numbers, Series, Way, compare_series
 from tasks.records import IndexManifest
@@ -50,17 +51,23 @@ def why_not(config: MonitorConfig, windows: Windows) -> str:
 
 
 @task(name="compare questions", task_run_name="compare questions {config.name}")
-def compare_questions(config: MonitorConfig, index: str, windows: Windows) -> Drift | None:
+def compare_questions(config: MonitorConfig, index: str, windows: Windows) -> tuple[Drift | None, str]:
     """Embed the questions of both windows with the embedder of an index version, and compare their distributions.
 
-    None where the traces hold too few texts of questions.
+    Where that cannot be done, the reason in a sentence: too few texts of questions, or the embedder is gone.
     """
     sides = [_questions(side) for side in (windows.reference, windows.recent)]
     if min(map(len, sides)) < FEWEST_QUESTIONS:
-        return None
-    embedder = embedder_of(IndexManifest.from_json(part(connect(find_home()), index)))
-    vectors = [embedder.embed_queries(side) for side in sides]
-    return find_drift(vectors[0], vectors[1], level_of_run(config.false_alarms, config.horizon))
+        return None, (
+            "The traces hold too few texts of questions, so only their lengths are compared and not what they ask: "
+            f"`tracing: {{texts: questions}}` in conf/service/{config.release}.yaml keeps them from now on."
+        )
+    try:
+        embedder = embedder_of(IndexManifest.from_json(part(connect(find_home()), index)))
+        vectors = [embedder.embed_queries(side) for side in sides]
+    except (EmbedderError, StoreError) as error:
+        return None, f"What people ask is not compared: {error}."
+    return find_drift(vectors[0], vectors[1], level_of_run(config.false_alarms, config.horizon)), ""
 
 
 def compare_answers(config: MonitorConfig, windows: Windows) -> list[Change]:

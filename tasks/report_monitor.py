@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import yaml
-from prefect import runtime, task
-from prefect.artifacts import create_image_artifact
+from prefect import task
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 
@@ -22,8 +21,7 @@ from tasks.config.settings import Home, find_home
 from tasks.evaluation.drift import Drift, level_of_run
 from tasks.evaluation.monitor_report import changes_table, plot_watch, say_change, say_value
 from tasks.evaluation.series import Change
-from tasks.observe import Windows, why_not
-from tasks.progress import artifact_key
+from tasks.observe import Windows
 from tasks.records import Monitored, Spotted
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
@@ -48,11 +46,15 @@ def summarise(
     drift: Drift | None,
     changes: Sequence[Change],
     upkeep: Upkeep,
+    note: str,
     seconds: dict[str, float],
     run_id: str,
     home: Home,
 ) -> Monitored:
-    """What the watch came to, as one record; what the run before found too is marked as known."""
+    """What the watch came to, as one record; what the run before found too is marked as known.
+
+    `note` says why questions or answers were not compared, if they were not.
+    """
     found = (*_drifted(config, drift, windows), *map(_worse, filter(lambda one: one.worse, changes)), *upkeep.found)
     before = json.loads(last_tags(connect(home), f"monitor-{config.name}", FOUND_TAG).get(FOUND_TAG, "[]"))
     return Monitored(
@@ -60,7 +62,7 @@ def summarise(
         release=release,
         decision="found" if found else "quiet",
         found=tuple(replace(each, known=each.key in before) for each in found),
-        notes=(*_notes(config, windows, drift), *upkeep.notes),
+        notes=(*([note] if note else []), *upkeep.notes),
         counts={
             "answers in the reference window": len(windows.reference),
             "newest answers": len(windows.recent),
@@ -87,7 +89,7 @@ def write_report(config: MonitorConfig, done: Monitored, changes: Sequence[Chang
         "\n".join(f"- {note}" for note in done.notes),
         "## Questions" if questions else "",
         f"Separation {questions['now']:.3f} (0.5: alike), p {questions['p']:.2g}." if questions else "",
-        *(["## Answers", table_of(changes_table(changes))] if changes else []),
+        *(["## Answers", f"![changes]({CHART_FILE})", table_of(changes_table(changes))] if changes else []),
         f"Something is found at p ≤ {level:.2g}: over {config.horizon} runs the chance of any false alarm is at most "
         f"{config.false_alarms:.0%} for the questions, and as much for the answers' series together."
         if changes
@@ -151,13 +153,9 @@ def keep_watch(
 
 def publish(done: Monitored, report: str, figures: "Mapping[str, Figure]", home: Home) -> None:
     """Show the report and its chart in the Prefect UI, and tell whoever listens of each new finding."""
+    for file, figure in figures.items():
+        report = report.replace(f"({file})", f"({_as_address(figure)})")
     show_report("monitor", f"monitor-{done.name}", done.name, done.decision, None, done.run_id, report, home)
-    if runtime.flow_run.id is None:
-        return
-    for figure in figures.values():
-        create_image_artifact(
-            _as_address(figure), key=artifact_key("monitor", done.name, "chart"), description=_headline(done)
-        )
     for each in done.found:
         if not each.known:
             _emit(done, each)
@@ -202,17 +200,6 @@ def _worse(change: Change) -> Spotted:
         f"{say_value(change, change.now)} now ({say_change(change)}; p = {change.p_value:.2g}, corrected)."
     )
     return Spotted("quality", change.name, sentence, "see by `tandem diagnose` where the newest answers fail")
-
-
-def _notes(config: MonitorConfig, windows: Windows, drift: Drift | None) -> list[str]:
-    if waiting := why_not(config, windows):
-        return [waiting]
-    if drift:
-        return []
-    return [
-        "The traces hold too few texts of questions, so only their lengths are compared and not what they ask: "
-        f"`tracing: {{texts: questions}}` in conf/service/{config.release}.yaml keeps them from now on."
-    ]
 
 
 def _headline(done: Monitored) -> str:

@@ -22,13 +22,12 @@ def changes_table(changes: Sequence[Change]) -> list[dict[str, str]]:
     """A row a series, with text in every cell."""
     return [
         {
-            "series": each.name,
+            "series": f"**{each.name}: worse**" if each.worse else each.name,
             "before": say_value(each, each.before),
             "now": say_value(each, each.now),
             "change": say_change(each),
-            "p (corrected)": f"{each.p_value:.2g}",
-            "answers": f"{each.counts[0]:,} and {each.counts[1]:,}",
-            "": "**worse**" if each.worse else "",
+            "p": f"{each.p_value:.2g}",
+            "answers": f"{each.counts[0]:,}, {each.counts[1]:,}",
         }
         for each in changes
     ]
