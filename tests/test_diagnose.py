@@ -151,6 +151,12 @@ def test_a_refusal_of_which_nobody_said_what_is_right_is_judged_by_what_the_whol
     assert (nothing.kind, hidden.kind) == ("not_in_sources", "not_retrieved: filter")
 
 
+def test_a_document_that_was_set_aside_is_said_to_be() -> None:
+    found = find_cause(Evidence(Failure(row(said("ninety")), "suite"), set_aside="it is encrypted"), configured())
+    assert found.kind == "not_in_sources"
+    assert found.rule.shown(found.evidence) == "the index has no docs/page.md, which was set aside: it is encrypted"
+
+
 def test_every_cause_has_a_rule_and_every_rule_a_fix() -> None:
     assert {kind_of(rule) for rule in RULES} == set(REMEDIES)
     assert {rule.cause for rule in RULES} == set(Cause)

@@ -26,8 +26,8 @@ SLOW = {"the base answers": 30}
 ABOUT = (
     "Faults are made in the system, and a question counts where the answer was right before and fails by the fault. Of "
     "pages in other words or another language, those count that are not among the five passages read: a page that is "
-    "read nevertheless was retrieved, and is called refused or not used. Rules and settings were chosen on the "
-    "development half."
+    "read nevertheless was retrieved, and is called refused or not used. In a trial on the development half these were "
+    "25 and 13 of 102 each, which are left out here. Rules and settings were chosen on the development half."
 )
 
 Counts = dict[str, Counter[str]]
