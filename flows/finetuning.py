@@ -3,10 +3,10 @@
 import shutil
 from dataclasses import replace
 
+from tasks.check_data import check_data
 from tasks.config.settings import Home, find_home
 from tasks.config.training import DpoConfig, SftConfig
 from tasks.contenders import fetch_parent, find_beside
-from tasks.curate import curate
 from tasks.judge import judge_adapter
 from tasks.lock import model_lock
 from tasks.mend import mend
@@ -39,8 +39,8 @@ def one_adapter(config: SftConfig | DpoConfig, run_id: str, home: Home) -> tuple
     seconds: dict[str, float] = {}
     try:
         parent = fetch_parent(config, folder, home)
-        with timed(seconds, "curate"):
-            data = curate(config, run_id, folder / "data")
+        with timed(seconds, "check data"):
+            data = check_data(config, run_id, folder / "data")
         with timed(seconds, "train"):
             trained = train(config.name, training_job(config, data, parent, folder), run_id)
         beside = find_beside(config, trained, folder, home)

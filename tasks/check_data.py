@@ -22,8 +22,8 @@ from tasks.training.general import read_general_choices, read_general_text
 DATA_FILE = "data.md"
 
 
-@task(name="curate", task_run_name="curate {config.dataset}")
-def curate(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> PreparedData:
+@task(name="check data", task_run_name="check {config.dataset}")
+def check_data(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> PreparedData:
     """Write the rows to train on and to score on into a folder, and show what is wrong with them.
 
     Raises:

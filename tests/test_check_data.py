@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.check_data import check_data
 from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
-from tasks.curate import curate
 from tasks.errors import ConfigError
 from tasks.registry.connection import connect
 from tasks.registry.runs import read_text, start_run
@@ -35,7 +35,7 @@ def folder(ready_home: Home, tiny_model: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def run(kind: type[SftConfig] | type[DpoConfig], folder: Path, home: Home, **scoring: object) -> str:
-    """Curate the rows, or the pairs; returns the MLflow run."""
+    """Check the rows, or the pairs; returns the MLflow run."""
     files = {f"general_{what}": str(folder / f"{what}.jsonl") for what in ("text", "choices")}
     config = kind.model_validate(
         {
@@ -49,7 +49,7 @@ def run(kind: type[SftConfig] | type[DpoConfig], folder: Path, home: Home, **sco
         }
     )
     run_id = start_run(connect(home), "adapter-tiny", "tiny", "tiny")
-    curate.fn(config, run_id, folder / "data")
+    check_data.fn(config, run_id, folder / "data")
     return run_id
 
 
