@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.answering.service.keys import Key
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
-    from tasks.records import Answer, Evaluated, Finetune, Move, Night, Released, Shadowed
+    from tasks.records import Answer, Curated, Evaluated, Finetune, Move, Night, Released, Shadowed
 
 app = typer.Typer(
     name="tandem",
@@ -174,6 +174,22 @@ def shadow(config: Annotated[Path, typer.Argument(help="A file under conf/shadow
         return flow(loaded)
 
     _close(_run(call), as_json, _print_shadowed, "no worse")
+
+
+@app.command()
+def curate(config: Annotated[Path, typer.Argument(help="A file under conf/curate/.")], as_json: Json = False) -> None:
+    """Make data sets of what people said of answers: read what you decided, draft new rows, fine-tune if enough."""
+    from tasks.config.curation import CurateConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(config, CurateConfig)
+
+    def call() -> "Curated":
+        from flows.curate import curate as flow
+
+        return flow(loaded)
+
+    _close(_run(call), as_json, _print_curated, "new versions", "waits", "nothing new")
 
 
 @app.command()
@@ -742,6 +758,19 @@ def _print_shadowed(done: "Shadowed") -> None:
     _table([done.name, *beside], [[name, *(_rounded(done.scores[each][name]) for each in beside)] for name in names])
     _table(["", ""], [[name, f"{count:,}"] for name, count in done.counts.items()])
     print(f"{done.candidate} against {done.champion}: {done.decision}")
+    for reason in done.reasons:
+        print(f"- {reason}")
+
+
+def _print_curated(done: "Curated") -> None:
+    states = ("waiting", "approved", "rejected")
+    rows = [[kind, *(of[state] for state in states), done.versions.get(kind)] for kind, of in done.rows.items()]
+    _table([done.name, *states, "version"], rows)
+    new = [[source, kind, count] for source, of in done.drafted.items() for kind, count in of.items()]
+    if new:
+        _table(["new rows from", "kind", ""], new)
+    if done.left_out:
+        _table(["left out because", ""], [[why, count] for why, count in done.left_out.items()])
     for reason in done.reasons:
         print(f"- {reason}")
 

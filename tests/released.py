@@ -3,7 +3,8 @@
 import functools
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tasks.answering.assistant import Assistant
 from tasks.answering.grounding import Grounding
 from tasks.answering.service.state import Service
+from tasks.answering.service.tracing import TENANT_TAG, record_of
 from tasks.collect import collect
 from tasks.compare import compare
 from tasks.config.answering import PolicyConfig
@@ -27,6 +30,7 @@ from tasks.records import ReleaseManifest
 from tasks.register import describe_version
 from tasks.registry.connection import MlflowClient, connect, registry
 from tasks.registry.runs import finish, start_run
+from tasks.registry.traces import experiment_of, new_trace_id, write_traces
 from tasks.registry.versions import PART_TAG, next_number, register, register_prompt
 from tasks.releases import ENTRY_POINT
 from tasks.serve import listen, open_service, server_of
@@ -127,6 +131,29 @@ def register_manifest(
 def move(client: MlflowClient, number: int, alias: str = "champion") -> None:
     """As a hand in MLflow's own UI does it."""
     registry(client).set_registered_model_alias(NAME, alias, str(number))
+
+
+def record(
+    client: MlflowClient,
+    assistant: Assistant,
+    asked: Sequence[tuple[str, str]],
+    texts: str = "questions",
+    experiment: str = "answers-desk",
+) -> list[str]:
+    """Write traces as the service does, a second apart, the last one now; returns their ids."""
+    now = time.time_ns()
+    records = [
+        record_of(
+            new_trace_id(),
+            assistant.answer(question, tenant),
+            now - (len(asked) - place) * 1_000_000_000,
+            texts,
+            {TENANT_TAG: tenant},
+        )
+        for place, (question, tenant) in enumerate(asked)
+    ]
+    write_traces(client, experiment_of(client, experiment), records)
+    return [each.trace_id for each in records]
 
 
 def mixed(said: dict[str, Any]) -> bool:

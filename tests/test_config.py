@@ -10,6 +10,7 @@ from flows.approve import ApproveConfig
 from flows.rollback import RollbackConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
+from tasks.config.curation import CurateConfig
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.evaluation import AnswersConfig
 from tasks.config.guardrails import GuardrailsConfig
@@ -24,6 +25,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 CLASS_OF: dict[str, type[BaseModel]] = {
     ".": DeploymentsConfig,
     "base_model": BaseModelBuildConfig,
+    "curate": CurateConfig,
     "datasets": DatasetConfig,
     "dpo": DpoConfig,
     "index": ReindexConfig,
@@ -57,13 +59,16 @@ FORMS = [
     GuardrailsConfig,
     ServiceConfig,
     ShadowConfig,
+    CurateConfig,
 ]
 
 
 @pytest.mark.parametrize("file", sorted(OURS), ids=lambda file: str(file.relative_to(CONF)))
 def test_every_file_fits_its_class(file: Path) -> None:
     loaded = load_config(file, CLASS_OF[str(file.parent.relative_to(CONF))])
-    if isinstance(loaded, (AnswersConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig, ShadowConfig)):
+    if isinstance(
+        loaded, (AnswersConfig, ReindexConfig, SftConfig, DpoConfig, ReleaseConfig, ShadowConfig, CurateConfig)
+    ):
         assert loaded.name == file.stem
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -15,7 +15,6 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from tasks.answering.assistant import Assistant
-from tasks.answering.service.tracing import TENANT_TAG, record_of
 from tasks.answering.service.trial import Asked, Contest, Conversation, Mode, Thumb, Trial, _Running
 from tasks.config.service import ServiceConfig, TrialConfig
 from tasks.config.settings import Home
@@ -27,7 +26,7 @@ from tasks.records import Answer, Passage, Sentence
 from tasks.registry.connection import connect, registry
 from tasks.registry.pointers import hold, unhold
 from tasks.registry.runs import read_text
-from tasks.registry.traces import assess, experiment_of, new_trace_id, write_traces
+from tasks.registry.traces import assess
 from tasks.registry.versions import load_manifest
 from tasks.releases import ENTRY_POINT, open_release
 from tasks.replay import questions_of, replay
@@ -35,7 +34,7 @@ from tasks.trial import Paired, Unpaired
 from tests.command import Tandem
 from tests.homes import copy_home, use_home
 from tests.passages import passage
-from tests.released import NAME, QUESTION, Serving, register_manifest, served, two_releases
+from tests.released import NAME, QUESTION, Serving, record, register_manifest, served, two_releases
 from tests.waiting import wait_for
 
 QUICK = {"max_loss": 0.2, "confidence": 0.9}
@@ -72,29 +71,6 @@ def shared(prefect: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         questions = [f"{polite}{asked}" for polite in POLITE for asked in ASKED]
         record(client, assistant, [(each, tenant) for each in questions for tenant in ("north", "south")])
         yield home
-
-
-def record(
-    client: MlflowClient,
-    assistant: Assistant,
-    asked: Sequence[tuple[str, str]],
-    texts: str = "questions",
-    experiment: str = "answers-desk",
-) -> list[str]:
-    """Write traces as the service does, a second apart, the last one now; returns their ids."""
-    now = time.time_ns()
-    records = [
-        record_of(
-            new_trace_id(),
-            assistant.answer(question, tenant),
-            now - (len(asked) - place) * 1_000_000_000,
-            texts,
-            {TENANT_TAG: tenant},
-        )
-        for place, (question, tenant) in enumerate(asked)
-    ]
-    write_traces(client, experiment_of(client, experiment), records)
-    return [each.trace_id for each in records]
 
 
 def settings(**changes: Any) -> dict[str, Any]:
