@@ -74,6 +74,8 @@ def _fit(approved: Sequence[tuple[Draft, str]], in_use: InUse, near: float) -> t
     for row, answer in approved:
         if row.id in leaks:
             left_out[f"approved, and {EVALUATED}"] += 1
+        elif row.kind == "golden":
+            rows.append(row)
         elif kinds := sorted(set(find_private(answer)) - set(find_private(row.answer))):
             left_out[f"approved, and its edited answer holds private data ({', '.join(kinds)})"] += 1
         else:

@@ -109,11 +109,14 @@ class Desk:
 
     def _decide(self, decided: Sequence[tuple[str, bool, str]], by: str) -> int:
         known, now = self.decisions(), time.time()
+        kinds = {draft.id: draft.kind for draft in self.drafts()}
         new = [
             Decision(row, approved, answer, by, now)
             for row, approved, answer in decided
             if row not in known or (known[row].approved, known[row].answer) != (approved, answer)
         ]
+        if empty := [one.id for one in new if one.approved and kinds[one.id] != "golden" and not one.answer.strip()]:
+            raise ConfigError(f"row {empty[0]} is approved, and has no answer: write one, or reject the row")
         self._decisions.add(new)
         return len(new)
 
@@ -139,8 +142,6 @@ class Desk:
                 edits[draft.id] = answer
             elif not isinstance(approved, bool):
                 raise self._spoilt(f"`approved` of row {draft.id} is {approved!r}, and must be true or false")
-            elif approved and draft.kind != "golden" and not answer.strip():
-                raise self._spoilt(f"row {draft.id} is approved, and has no answer")
             elif draft.id in decided:
                 raise self._spoilt(f"row {draft.id} stands there twice")
             else:
@@ -158,8 +159,8 @@ class Desk:
 
 
 def show_prompt(draft: Draft) -> str:
-    """What the model reads, for a person."""
-    return "\n\n".join(turn["content"] for turn in draft.prompt)
+    """What the model reads beside the question, for a person."""
+    return "\n\n".join(turn["content"] for turn in draft.prompt if turn["content"] != draft.question)
 
 
 def _answer(entry: Mapping[str, Any], draft: Draft) -> str:

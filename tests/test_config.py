@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from flows.approve import ApproveConfig
+from flows.approve_rows import ApproveRowsConfig
 from flows.rollback import RollbackConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
@@ -60,6 +61,7 @@ FORMS = [
     ServiceConfig,
     ShadowConfig,
     CurateConfig,
+    ApproveRowsConfig,
 ]
 
 
