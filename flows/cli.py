@@ -20,6 +20,7 @@ import typer
 from flows.printing import (
     print_advised,
     print_answer,
+    print_curated,
     print_demo,
     print_diagnosed,
     print_evaluated,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tasks.records import (
         Advised,
         Answer,
+        Curated,
         Diagnosed,
         Evaluated,
         Finetune,
@@ -253,6 +255,22 @@ def diagnose(
 
     done = _run(call)
     _show(as_json, asdict(done), lambda: print_diagnosed(done))
+
+
+@app.command()
+def curate(config: Annotated[Path, typer.Argument(help="A file under conf/curate/.")], as_json: Json = False) -> None:
+    """Make data sets of what people said of answers: read what you decided, draft new rows, fine-tune if enough."""
+    from tasks.config.curation import CurateConfig
+    from tasks.config.loading import load_config
+
+    loaded = load_config(config, CurateConfig)
+
+    def call() -> "Curated":
+        from flows.curate import curate as flow
+
+        return flow(loaded)
+
+    _close(_run(call), as_json, print_curated, "new versions", "waits", "nothing new")
 
 
 @app.command()

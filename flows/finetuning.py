@@ -3,10 +3,10 @@
 import shutil
 from dataclasses import replace
 
+from tasks.check_data import check_data
 from tasks.config.settings import Home, find_home
 from tasks.config.training import DpoConfig, SftConfig
 from tasks.contenders import fetch_parent, find_beside
-from tasks.curate import curate
 from tasks.judge import judge_adapter
 from tasks.lock import model_lock
 from tasks.mend import mend
@@ -27,7 +27,7 @@ def fine_tune(config: SftConfig | DpoConfig) -> Finetune:
     home = find_home()
     with model_lock(home.locks, config.name, config.lock_minutes * 60):
         mend(config.name, home)
-        with mlflow_run(f"adapter-{config.name}", config.name) as run_id:
+        with mlflow_run(f"adapter-{config.name}", config.name, config.reason) as run_id:
             done, report = one_adapter(config, run_id, home)
     publish(done, report, home)
     return done
@@ -39,8 +39,8 @@ def one_adapter(config: SftConfig | DpoConfig, run_id: str, home: Home) -> tuple
     seconds: dict[str, float] = {}
     try:
         parent = fetch_parent(config, folder, home)
-        with timed(seconds, "curate"):
-            data = curate(config, run_id, folder / "data")
+        with timed(seconds, "check"):
+            data = check_data(config, run_id, folder / "data")
         with timed(seconds, "train"):
             trained = train(config.name, training_job(config, data, parent, folder), run_id)
         beside = find_beside(config, trained, folder, home)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tasks.records import (
         Advised,
         Answer,
+        Curated,
         Diagnosed,
         Evaluated,
         Finetune,
@@ -245,3 +246,16 @@ def print_diagnosed(done: "Diagnosed") -> None:
         print(f"- {kind}: {fix}\n    {done.commands[kind]}")
     for note in done.notes:
         print(f"- {note}")
+
+
+def print_curated(done: "Curated") -> None:
+    states = ("waiting", "approved", "rejected")
+    rows = [[kind, *(of[state] for state in states), done.versions.get(kind)] for kind, of in done.rows.items()]
+    print_table([done.name, *states, "version"], rows)
+    new = [[source, kind, count] for source, of in done.drafted.items() for kind, count in of.items()]
+    if new:
+        print_table(["new rows from", "kind", ""], new)
+    if done.left_out:
+        print_table(["left out because", ""], [[why, count] for why, count in done.left_out.items()])
+    for reason in done.reasons:
+        print(f"- {reason}")

@@ -737,3 +737,91 @@ class Diagnosed:
     seconds: dict[str, float] = field(default_factory=dict)
     run_id: str = ""
     """In MLflow."""
+
+
+DataKind = Literal["sft", "dpo", "golden"]
+"""Examples, pairs of answers, or golden queries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A row that use suggests, or a stronger model, and that counts once a person approves it."""
+
+    id: str
+    """Hash over what it teaches."""
+    kind: DataKind
+    source: Literal["correction", "thumbs", "diagnosis", "distillation"]
+    question: str
+    answer: str = ""
+    """The completion of an example, or the chosen one of a pair; a golden query has none."""
+    rejected: str = ""
+    """Of a pair."""
+    prompt: tuple[dict[str, str], ...] = ()
+    """The turns that the release read, passages included; a golden query has none."""
+    relevant: tuple[str, ...] = ()
+    """Of a golden query: the documents that answer it."""
+    tenant: str = ""
+    topic: str = ""
+    """The document that it is about; empty where it rests on none."""
+    release: str = ""
+    """Whose prompt it is, as ``name@number``."""
+    traces: tuple[str, ...] = ()
+    """Ids of the traces that it comes from."""
+    side: Literal["train", "held_out"] = "train"
+    """A golden query is always held out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided on a row; the last word counts."""
+
+    id: str
+    approved: bool
+    answer: str
+    """As it was approved, edited or not."""
+    by: str
+    at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataVersion:
+    """A data set of approved rows, in MLflow."""
+
+    name: str
+    number: int
+    digest: str
+    """Hash over its rows and their sides."""
+    train: int
+    """Rows, as of `held_out`."""
+    held_out: int
+    run_id: str
+
+    @property
+    def pinned(self) -> str:
+        """As ``name@number``."""
+        return f"{self.name}@{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """What learning from use came to, as the flow's result and as the command's closing table."""
+
+    name: str
+    decision: Literal["new versions", "waits", "nothing new"]
+    reasons: tuple[str, ...]
+    drafted: dict[str, dict[str, int]]
+    """New rows that wait, by where they come from, then by kind."""
+    left_out: dict[str, int]
+    """By reason."""
+    rows: dict[str, dict[str, int]]
+    """By kind: waiting, approved, rejected."""
+    versions: dict[str, str]
+    """The newest of each kind, as ``name@number``."""
+    review: str
+    """The file with the rows that wait."""
+    spent: float = 0.0
+    """On distillation, over all runs."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
+    """In MLflow."""

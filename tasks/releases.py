@@ -4,7 +4,7 @@ Knows nothing of Prefect, so that a model loaded from MLflow starts quickly.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from tasks.answering.generators import Generator, Turn
 from tasks.answering.grounding import Grounding
 from tasks.answering.prompting import check_turns
 from tasks.answering.service.live import LiveRelease, Target
-from tasks.config.answering import PolicyConfig
+from tasks.config.answering import CondensingConfig, GeneratorConfig, PolicyConfig
 from tasks.config.servers import reach
 from tasks.config.service import ServiceConfig
 from tasks.config.settings import Home, find_home
@@ -37,6 +37,19 @@ def _manifest_of(client: MlflowClient, name: str, which: int | str) -> ReleaseMa
     if (kind := kind_of(manifest)) != "release":
         raise RegistryError(f"{name} is no release: it is registered as {kind}")
     return ReleaseManifest.from_json(manifest)
+
+
+def open_reading(pinned: str, home: Home) -> Assistant:
+    """A release that finds what ``name@number`` found and has its prompt, without the model that wrote its answers."""
+    name, _, number = pinned.partition("@")
+    manifest = _manifest_of(connect(home), name, int(number))
+    policy = PolicyConfig.model_validate(manifest.policy)
+    if policy.retrieval.expansion == "model":  # which finds by what it writes
+        return open_manifest(manifest, home)
+    routing = policy.routing.model_copy(update={"alone": False})
+    parts = {"generator": GeneratorConfig(), "condensing": CondensingConfig(), "routing": routing}
+    reading = policy.model_copy(update=parts).model_dump(mode="json")
+    return open_manifest(replace(manifest, adapter="", policy=reading), home)
 
 
 def open_manifest(manifest: ReleaseManifest, home: Home) -> Assistant:

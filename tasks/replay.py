@@ -34,7 +34,7 @@ def questions_of(config: ShadowConfig, home: Home) -> list[Question]:
     experiment = config.experiment or f"answers-{release}"
     newest: dict[tuple[str, str | None], Question] = {}
     traces = without = 0
-    for recorded in _recorded(experiment, release, config.days, home):
+    for recorded in recorded_of(experiment, release, config.days, home):
         traces += 1
         if not recorded.inputs.get("question"):
             without += 1
@@ -103,8 +103,8 @@ def _open(pinned: str, home: Home) -> Assistant:
     return assistant
 
 
-def _recorded(experiment: str, release: str, days: float, home: Home) -> Iterator[Recorded]:
-    """Newest first."""
+def recorded_of(experiment: str, release: str, days: float, home: Home) -> Iterator[Recorded]:
+    """The traces of a release's answers in the experiment, of the last days, newest first."""
     for recorded in read_traces(connect(home), experiment, time.time() - days * DAY):
         if recorded.tags.get(RELEASE_TAG, "").partition("@")[0] == release:
             yield recorded

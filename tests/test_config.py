@@ -7,10 +7,12 @@ import pytest
 from pydantic import BaseModel
 
 from flows.approve import ApproveConfig
+from flows.approve_rows import ApproveRowsConfig
 from flows.rollback import RollbackConfig
 from tasks.config.advice import CaseConfig, PricesConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
+from tasks.config.curation import CurateConfig
 from tasks.config.deployments import AutomationConfig, DeploymentsConfig
 from tasks.config.diagnosis import DiagnoseConfig
 from tasks.config.evaluation import AnswersConfig
@@ -29,6 +31,7 @@ CLASS_OF: dict[str, type[BaseModel]] = {
     "cases": CaseConfig,
     "automations": AutomationConfig,
     "base_model": BaseModelBuildConfig,
+    "curate": CurateConfig,
     "datasets": DatasetConfig,
     "diagnose": DiagnoseConfig,
     "dpo": DpoConfig,
@@ -77,6 +80,8 @@ FORMS = [
     MonitorConfig,
     AutomationConfig,
     DiagnoseConfig,
+    CurateConfig,
+    ApproveRowsConfig,
 ]
 
 

@@ -10,15 +10,21 @@ Schulman and Thinking Machines Lab, "LoRA Without Regret", 2025; those of DPO (b
 """
 
 import math
+import re
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.config.choices import Choice
 from tasks.config.fields import Name, Share, Strict
 
 Parent = Annotated[str, Field(pattern=r"^$|^[a-z0-9][a-z0-9_-]{0,62}@(champion|candidate|previous|[0-9]+)$")]
+DATASETS = "datasets:/"
+OWN_SOURCE = re.compile(
+    rf"{DATASETS}(?P<name>[a-z0-9][a-z0-9_-]{{0,69}})@(?P<which>newest|[0-9]+)(?P<held_out>/held_out)?"
+)
+"""A data set that `tandem curate` made: the rows to train on of a version, or those held out."""
 Score = Literal["exact_match", "label_accuracy", "macro_f1", "valid_json", "schema_valid", "field_f1", "overlap"]
 
 FIELDS = {
@@ -50,11 +56,13 @@ class DatasetConfig(Strict):
     format: Literal["messages", "prompt_completion", "preference"]
     """Conversations; a prompt and its completion; or a prompt with a chosen and a rejected completion."""
     sources: tuple[str, ...] = Field(min_length=1)
-    """Files (jsonl, parquet or csv), folders, globs, fsspec URLs, or `hub:owner/name` for a data set of the hub."""
+    """Files (jsonl, parquet or csv), folders, globs, fsspec URLs, `hub:owner/name` for a data set of the hub, or
+    `datasets:/name@3`, `datasets:/name@newest` for one that `tandem curate` made."""
     hub_split: str = "train"
     """For a data set of the hub: the split to read."""
     held_out: tuple[str, ...] = ()
-    """Sources with rows kept for scoring; without them some rows of `sources` are held out."""
+    """Sources with rows kept for scoring, such as `datasets:/name@newest/held_out`; without them some rows of `sources`
+    are held out."""
     converter: Literal["none", "transcript"] = "none"
     """`transcript` reads texts of the form "\\n\\nHuman: … \\n\\nAssistant: …"."""
     columns: dict[str, str] = Field({})
@@ -72,6 +80,14 @@ class DatasetConfig(Strict):
     """Column with the date of a row."""
     cut_off: date | None = None
     """Rows of this day and later are held out; rows to train on may not be newer."""
+
+    @field_validator("sources", "held_out")
+    @classmethod
+    def _own_sources_are_whole(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        for source in sources:
+            if source.startswith(DATASETS) and not OWN_SOURCE.fullmatch(source):
+                raise ValueError(f"{source}: write {DATASETS}name@3 or {DATASETS}name@newest, with /held_out behind it")
+        return sources
 
     @model_validator(mode="after")
     def _columns_are_known(self) -> "DatasetConfig":
@@ -270,6 +286,8 @@ class FinetuneConfig(Strict):
     """Base model: a file under conf/models/."""
     dataset: Annotated[str, Choice("datasets")]
     """Data set: a file under conf/datasets/."""
+    dataset_version: int | None = Field(None, ge=1)
+    """The version that stands for `@newest` in the data set's sources; the newest, if empty."""
     parent: Parent = ""
     """Adapter to go on from, such as support@champion or support@3; a new one on the base model, if empty."""
     held_out_share: float = Field(0.1, gt=0, lt=1)
@@ -290,6 +308,8 @@ class FinetuneConfig(Strict):
     """How the machine is used."""
     lock_minutes: float = Field(30, ge=0)
     """How long a second run for the same adapter waits for the first before it is skipped."""
+    reason: str = Field("", max_length=2000)
+    """Why it is trained, for the run in MLflow."""
 
     @model_validator(mode="after")
     def _processes_share_a_step(self) -> "FinetuneConfig":

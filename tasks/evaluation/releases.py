@@ -67,7 +67,7 @@ def score_cases(cases: Sequence[Case], confidence: float) -> dict[str, Score]:
         score(RIGHT, cases, [float(case.right) for case in cases]),
         score(ANSWERED, with_answer, [float(not case.answer.refused) for case in with_answer]),
         score(CITATION_PRECISION, answered, [_share(case.answer.cited, case) for case in answered]),
-        score(GROUNDED, answered, [_grounded(case.answer) for case in answered]),
+        score(GROUNDED, answered, [grounded(case.answer) for case in answered]),
         score(REFUSAL_PRECISION, refused, [float(not case.answerable) for case in refused]),
         score(REFUSAL_RECALL, without, [float(case.answer.refused) for case in without]),
     ]
@@ -80,7 +80,8 @@ def _share(cited: Sequence[Passage], case: Case) -> float:
     return sum(is_relevant(passage, case.query) for passage in cited) / len(cited)
 
 
-def _grounded(answer: Answer) -> float:
+def grounded(answer: Answer) -> float:
+    """The share of its sentences that cite a passage; of one that was not refused."""
     return sum(bool(sentence.cited) for sentence in answer.sentences) / len(answer.sentences)
 
 

@@ -26,6 +26,8 @@ MODEL_TAG = "tandem.model"
 PROCESS_TAG = "tandem.process"
 """Of a run: the machine, the process that works on it there, and when that was started."""
 CLOSED_TAG = "tandem.closed"
+DESCRIPTION_TAG = "mlflow.note.content"
+"""What MLflow's UI shows as the description of a run."""
 BATCH = 100
 PAGE = 1000
 DECISION_TAG, CHAMPION_TAG, CANDIDATE_TAG = "tandem.decision", "tandem.champion", "tandem.candidate"
@@ -115,6 +117,22 @@ def log(
 def log_table(client: MlflowClient, run_id: str, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows with the same columns as a table that MLflow's UI shows and compares; `name` ends in ``.json``."""
     client.log_table(run_id, {column: [row[column] for row in rows] for column in rows[0]}, name)
+
+
+@explained
+def read_table(client: MlflowClient, run_id: str, name: str) -> list[dict[str, Any]]:
+    """The rows of a table as `log_table` wrote it."""
+    table = json.loads(read_text(client, run_id, name))
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
+@explained
+def newest_run(client: MlflowClient, experiment: str) -> str | None:
+    """The id of the newest run of an experiment that came to its end; None where there is none."""
+    found = client.get_experiment_by_name(experiment)
+    query, order = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
+    runs = client.search_runs([found.experiment_id], query, max_results=1, order_by=order) if found else []
+    return runs[0].info.run_id if runs else None
 
 
 @explained

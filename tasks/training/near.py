@@ -12,7 +12,7 @@ import math
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.training.formats import Example, Turn
@@ -78,6 +78,10 @@ class NearIndex:
 
     def find(self, shingles: "Shingles") -> int | None:
         """The number of the first row added that is as similar, if any."""
+        return next(self.find_all(shingles), None)
+
+    def find_all(self, shingles: "Shingles") -> Iterator[int]:
+        """The numbers of all rows added that are as similar, the first one first."""
         import numpy as np
 
         numbers = self._that_may_be_similar(shingles)
@@ -88,9 +92,7 @@ class NearIndex:
             is_shared = np.isin(np.concatenate(others), shingles)
             shared = np.add.reduceat(is_shared, np.cumsum(sizes) - sizes, dtype=int)
             similar = shared / (len(shingles) + sizes - shared) >= self._threshold
-            if similar.any():
-                return some[int(similar.argmax())]
-        return None
+            yield from (some[place] for place in np.flatnonzero(similar))
 
     def _that_may_be_similar(self, shingles: "Shingles") -> list[int]:
         """Rows with a shingle in common from which on both have enough left to share."""
@@ -108,6 +110,18 @@ class NearIndex:
         """So many that a set without one of them cannot share enough of the others."""
         needed = math.ceil(self._threshold * len(shingles) - 1e-9)
         return shingles[: len(shingles) - needed + 1].tolist()
+
+
+def cluster(examples: Sequence[Example], threshold: float) -> list[int]:
+    """A number for each row, the same for rows that are as similar as that, and for all that are linked by others."""
+    from scipy.cluster.hierarchy import DisjointSet
+
+    index, sets = NearIndex(threshold), DisjointSet(range(len(examples)))
+    for number, shingles in enumerate(sketch_all(examples)):
+        for other in index.find_all(shingles):
+            sets.merge(number, other)
+        index.add(shingles)
+    return [int(sets[number]) for number in range(len(examples))]
 
 
 def words_of(turns: Sequence[Turn]) -> str:

@@ -1,5 +1,6 @@
 """Reads, checks and splits the rows of a fine-tune, before a second is spent on training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,12 +9,21 @@ from prefect.artifacts import create_markdown_artifact
 
 from tasks.config.choices import load_choice
 from tasks.config.settings import find_home
-from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, ScoringConfig, SftConfig
+from tasks.config.training import (
+    DATASETS,
+    OWN_SOURCE,
+    BaseModelConfig,
+    DatasetConfig,
+    DpoConfig,
+    ScoringConfig,
+    SftConfig,
+)
 from tasks.errors import ConfigError, RefusedError
 from tasks.evaluation.answers import check_scoring
 from tasks.progress import artifact_key
 from tasks.records import PreparedData
 from tasks.registry.connection import connect
+from tasks.registry.datasets import fetch_rows, find_dataset
 from tasks.registry.runs import log, log_dataset
 from tasks.training.base import fetch_base, load_tokenizer
 from tasks.training.dataset import FINDINGS_FILE, describe_findings, list_findings, prepare_data
@@ -22,8 +32,8 @@ from tasks.training.general import read_general_choices, read_general_text
 DATA_FILE = "data.md"
 
 
-@task(name="curate", task_run_name="curate {config.dataset}")
-def curate(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> PreparedData:
+@task(name="check data", task_run_name="check {config.dataset}")
+def check_data(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> PreparedData:
     """Write the rows to train on and to score on into a folder, and show what is wrong with them.
 
     Raises:
@@ -37,6 +47,7 @@ def curate(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prepared
             f"conf/datasets/{config.dataset}.yaml has the format {dataset.format}, which {method} cannot use"
         )
     check_general(config.scoring)
+    dataset, own = fetch_own(dataset, config.dataset_version, folder.parent / "sources")
     tokenizer = load_tokenizer(fetch_base(load_choice("models", config.base, BaseModelConfig)))
 
     def count_tokens(conversations: list[list[dict[str, str]]]) -> list[int]:
@@ -51,6 +62,7 @@ def curate(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prepared
         count_tokens=count_tokens,
         folder=folder,
     )
+    prepared = replace(prepared, sources=tuple(own.get(source, source) for source in prepared.sources))
     _keep(config.dataset, prepared, run_id)
     if prepared.stopped:
         reasons = " ".join(finding.sentence for finding in prepared.findings if finding.severity == "stop")
@@ -59,6 +71,28 @@ def curate(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prepared
     rows = pq.read_table(prepared.held_out, columns=["place", answer]).to_pylist()
     check_scoring(config.scoring, [row["place"] for row in rows], [row[answer][-1]["content"] for row in rows])
     return prepared
+
+
+def fetch_own(dataset: DatasetConfig, newest: int | None, folder: Path) -> tuple[DatasetConfig, dict[str, str]]:
+    """The data set with files in the place of versions that `tandem curate` made; and by file, which version it is.
+
+    `newest` stands for ``@newest``. Raises RegistryError where there is no such version.
+    """
+    client = connect(find_home())
+    own: dict[str, str] = {}
+
+    def fetch(source: str) -> str:
+        if not (named := OWN_SOURCE.fullmatch(source)):
+            return source
+        which = str(newest or "newest") if named["which"] == "newest" else named["which"]
+        version = find_dataset(client, named["name"], which)
+        side = named["held_out"] or ""
+        file = str(fetch_rows(client, version, side.strip("/") or "train", folder))
+        own[file] = f"{DATASETS}{version.pinned}{side}"
+        return file
+
+    sides = {"sources": tuple(map(fetch, dataset.sources)), "held_out": tuple(map(fetch, dataset.held_out))}
+    return dataset.model_copy(update=sides), own
 
 
 def check_general(scoring: ScoringConfig) -> None:

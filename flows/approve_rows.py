@@ -1,0 +1,73 @@
+"""Approval of drafted rows from the Prefect UI: the run pauses with a form of some rows at a time, until none waits."""
+
+import getpass
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from prefect import flow
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from pydantic import Field, create_model
+
+from tasks.config.fields import Name, Strict
+from tasks.config.settings import find_home
+from tasks.records import Draft
+from tasks.review import Desk, show_prompt
+
+Choice = Literal["later", "approve", "reject"]
+SECONDS_BETWEEN_LOOKS = 2
+
+
+class ApproveRowsConfig(Strict):
+    """Decide on the rows that `tandem curate` drafted, in forms that this run waits for."""
+
+    name: Name
+    """Name of the curation: of its file under conf/curate/."""
+    rows: int = Field(5, ge=1, le=50)
+    """Rows of one form."""
+    minutes: float = Field(60, gt=0, le=10_080)
+    """How long the run waits for a form, on its worker; what was decided before is kept."""
+    by: str = Field("", max_length=200)
+    """Who decides; the worker's user, if empty."""
+
+
+@flow(name="approve-rows", flow_run_name="approve rows of {config.name}")
+def approve_rows(config: ApproveRowsConfig) -> dict[str, int]:
+    """Show what waits, form by form, and keep each decision at once; returns how many rows are approved and rejected.
+
+    The next run of `curate` makes data sets of them.
+    """
+    desk, by = Desk(config.name, find_home()), config.by or getpass.getuser()
+    desk.read_file(by)
+    counts = {"approve": 0, "reject": 0, "later": 0}
+    waiting = desk.waiting()
+    for start in range(0, len(waiting), config.rows):
+        rows = waiting[start : start + config.rows]
+        said = pause_flow_run(_form(rows), timeout=int(config.minutes * 60), poll_interval=SECONDS_BETWEEN_LOOKS)
+        decided = [(row, getattr(said, f"decide_{row.id}"), getattr(said, f"answer_{row.id}")) for row in rows]
+        desk.decide([(row.id, choice == "approve", answer) for row, choice, answer in decided if choice != "later"], by)
+        for _, choice, _ in decided:
+            counts[choice] += 1
+    desk.write_file(by)
+    return counts
+
+
+def _form(rows: Sequence[Draft]) -> type[RunInput]:
+    """For each row a choice, and its answer to edit."""
+    fields: dict[str, Any] = {}
+    for number, row in enumerate(rows, start=1):
+        fields[f"decide_{row.id}"] = (Choice, Field("later", title=f"{number}. {row.question}"))
+        fields[f"answer_{row.id}"] = (str, Field(row.answer, title=f"{number}. Answer", max_length=20_000))
+    form = create_model("Rows", __base__=RunInput, **fields)
+    return form.with_initial_data("\n\n".join(_describe(number, row) for number, row in enumerate(rows, start=1)))
+
+
+def _describe(number: int, row: Draft) -> str:
+    parts = {
+        "tenant": row.tenant,
+        "answered by": ", ".join(row.relevant),
+        "rejected": row.rejected,
+        "read": show_prompt(row),
+    }
+    told = "\n".join(f"- {what}: {value}" for what, value in parts.items() if value)
+    return f"### {number}. {row.question}\n\n{row.kind} row from {row.source}\n\n{told}"
