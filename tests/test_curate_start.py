@@ -119,7 +119,7 @@ def deployed(conf: Path) -> Iterator[UUID]:
     """The fine-tune, deployed on the server, where no worker takes it."""
     deployment = {"name": "finetune-sft", "flow": "flows/finetune_sft.py:finetune_sft", "work_pool": "nobody"}
     pools = [{"name": "nobody"}]
-    [name] = deploy_all(DeploymentsConfig.model_validate({"work_pools": pools, "deployments": [deployment]}), ROOT)
+    [name], _ = deploy_all(DeploymentsConfig.model_validate({"work_pools": pools, "deployments": [deployment]}), ROOT)
     with get_client(sync_client=True) as client:
         found = client.read_deployment_by_name(name).id
         yield found

@@ -31,7 +31,7 @@ def client(home_of_nights: Home, tmp_path: Path) -> Iterator[SyncPrefectClient]:
     (tmp_path / "desk.yaml").write_text(yaml.safe_dump(settings))
     release = {"name": "desk", "flow": "flows/release.py:release", "config": str(tmp_path / "desk.yaml")}
     deployed = {"work_pools": [{"name": "following"}], "deployments": [release | {"work_pool": "following"}]}
-    (name,) = deploy_all(DeploymentsConfig.model_validate(deployed), ROOT)
+    (name,), _ = deploy_all(DeploymentsConfig.model_validate(deployed), ROOT)
     with get_client(sync_client=True) as client:
         yield client
         client.delete_deployment(client.read_deployment_by_name(name).id)

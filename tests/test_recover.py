@@ -39,7 +39,7 @@ def client() -> Iterator[SyncPrefectClient]:
 def deployment(client: SyncPrefectClient) -> Iterator[UUID]:
     """One whose runs are started again twice."""
     toy = {"name": "toy", "flow": "tests/toys.py:dies_once", "work_pool": "watched", "limit": None, "retry_crashed": 2}
-    (name,) = deploy_all(
+    (name,), _ = deploy_all(
         DeploymentsConfig.model_validate({"work_pools": [{"name": "watched"}], "deployments": [toy]}), ROOT
     )
     made = client.read_deployment_by_name(name).id
