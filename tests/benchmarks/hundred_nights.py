@@ -50,7 +50,7 @@ def measure(work: Path, location: str, nights: list[HistoryNight]) -> dict[str, 
         record = run(settings, night.day, allow_deletions=True)
         if record["version"]:
             answered[record["version"]] = answers(record["version"], queries)
-        if number % WEEK == 0:
+        if number % WEEK == 0 or number == len(nights):
             maintenance.append(keep_house(number))
         record |= {"space": space(home), "versions": len(list_versions(connect(home), "handbook"))}
         done.append(record)
