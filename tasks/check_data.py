@@ -73,10 +73,10 @@ def check_data(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prep
     return prepared
 
 
-def fetch_own(dataset: DatasetConfig, newest: int | None, folder: Path) -> tuple[DatasetConfig, dict[str, str]]:
+def fetch_own(dataset: DatasetConfig, newest: int, folder: Path) -> tuple[DatasetConfig, dict[str, str]]:
     """The data set with files in the place of versions that `tandem curate` made; and by file, which version it is.
 
-    `newest` stands for ``@newest``. Raises RegistryError where there is no such version.
+    `newest` stands for ``@newest``; 0 leaves it as it is. Raises RegistryError where there is no such version.
     """
     client = connect(find_home())
     own: dict[str, str] = {}

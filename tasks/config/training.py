@@ -286,8 +286,8 @@ class FinetuneConfig(Strict):
     """Base model: a file under conf/models/."""
     dataset: Annotated[str, Choice("datasets")]
     """Data set: a file under conf/datasets/."""
-    dataset_version: int | None = Field(None, ge=1)
-    """The version that stands for `@newest` in the data set's sources; the newest, if empty."""
+    dataset_version: int = Field(0, ge=0)
+    """The version that stands for `@newest` in the data set's sources; the newest, if 0."""
     parent: Parent = ""
     """Adapter to go on from, such as support@champion or support@3; a new one on the base model, if empty."""
     held_out_share: float = Field(0.1, gt=0, lt=1)
