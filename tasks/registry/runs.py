@@ -24,6 +24,8 @@ from tasks.registry.connection import database_of, explained
 
 MODEL_TAG = "tandem.model"
 PROCESS_TAG = "tandem.process"
+_OPEN: set[str] = set()
+"""The runs that this process works on."""
 """Of a run: the machine, the process that works on it there, and when that was started."""
 CLOSED_TAG = "tandem.closed"
 DESCRIPTION_TAG = "mlflow.note.content"
@@ -54,6 +56,7 @@ def start_run(
     own = {MODEL_TAG: model, PROCESS_TAG: _process(os.getpid())}
     every_tag = own | {key: str(value) for key, value in (tags or {}).items()}
     run = client.create_run(experiment_id(client, experiment), tags=every_tag, run_name=run_name)
+    _OPEN.add(run.info.run_id)
     return run.info.run_id
 
 
@@ -64,9 +67,11 @@ def reopen_run(client: MlflowClient, experiment: str, tag: str, value: str) -> s
     found = client.search_runs([experiment_id(client, experiment)], query, max_results=1)
     if not found:
         return None
-    client.set_tag(found[0].info.run_id, PROCESS_TAG, _process(os.getpid()))
-    client.update_run(found[0].info.run_id, status="RUNNING")
-    return found[0].info.run_id
+    run_id = found[0].info.run_id
+    client.set_tag(run_id, PROCESS_TAG, _process(os.getpid()))
+    client.update_run(run_id, status="RUNNING")
+    _OPEN.add(run_id)
+    return run_id
 
 
 @explained
@@ -137,7 +142,8 @@ def newest_run(client: MlflowClient, experiment: str) -> str | None:
 
 @explained
 def finish(client: MlflowClient, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
-    """End a run."""
+    """End a run. Where MLflow does not take that, it counts as abandoned."""
+    _OPEN.discard(run_id)
     client.set_terminated(run_id, status)
 
 
@@ -230,13 +236,13 @@ def finished_runs(client: MlflowClient, experiments: str, query: str = "", limit
 
 @explained
 def close_abandoned(client: MlflowClient, model: str) -> list[str]:
-    """Set the model's runs whose process is gone to KILLED; returns their ids.
+    """Set the model's runs on which no process works any more to KILLED; returns their ids.
 
     The caller holds the model's lock, so what is RUNNING is alive only where it needs no lock, as an evaluation.
     """
     left = abandoned(client, model)
     for run_id in left:
-        close_run(client, run_id, "KILLED", "its process was gone before it could end the run")
+        close_run(client, run_id, "KILLED", "no process works on it any more")
     return left
 
 
@@ -255,14 +261,16 @@ def running(client: MlflowClient, model: str) -> list[str]:
 
 @explained
 def abandoned(client: MlflowClient, model: str) -> list[str]:
-    """The ids of the model's runs that are RUNNING and whose process does not run on this machine."""
+    """The ids of the model's runs that are RUNNING, and on which no process of this machine works."""
     return [run_id for run_id in running(client, model) if not _lives(client.get_run(run_id))]
 
 
 def _lives(run: Run) -> bool:
     process = run.data.tags.get(PROCESS_TAG, "")
     _, _, pid = process.partition(" ")[0].rpartition("#")
-    return pid.isdigit() and process == _process(int(pid))
+    if not pid.isdigit() or process != _process(int(pid)):
+        return False
+    return int(pid) != os.getpid() or run.info.run_id in _OPEN
 
 
 def _process(pid: int) -> str:
