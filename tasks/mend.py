@@ -36,7 +36,7 @@ def mend(name: str, home: Home) -> Mended:
         RegistryError: MLflow does not answer; better now than after an hour of embedding.
     """
     with moving(name, home) as client:
-        done = [f"closed the MLflow run {run_id}, on which no process worked any more" for run_id in close_abandoned(client, name)]
+        done = [f"closed the MLflow run {run_id}: no process worked on it" for run_id in close_abandoned(client, name)]
         done += [f"took away {what}, which pointed at a version that is gone" for what in drop_dangling(client, name)]
         done += [f"{m.what} {m.before} → {m.after}: {m.reason} ({m.by})" for m in settle(client, name)]
         newest = newest_tags(client, name)
