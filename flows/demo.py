@@ -161,7 +161,7 @@ def what_follows(root: Path, home: Home, say: Say) -> Story:
     diagnosed = diagnose(load_config(root / "conf" / "diagnose" / "helpdesk.yaml", DiagnoseConfig))
     say("Retrieval, fine-tuning, or both: what was measured, scores and prices")
     advised = advise(load_config(root / "conf" / "cases" / "helpdesk.yaml", CaseConfig))
-    plot = connect(home).download_artifacts(advised.run_id, PLOT_FILE)
+    plot = connect(home).download_artifacts(advised.run_id, PLOT_FILE, str(home.root))
     return {"diagnosis": asdict(diagnosed), "advice": asdict(advised), "plot": plot}
 
 

@@ -120,7 +120,7 @@ def find_causes(config: DiagnoseConfig, pinned: str, rows: Sequence[Row], failur
     """
     name, _, number = pinned.partition("@")
     assistant = open_release(name, int(number), find_home())
-    with progress("diagnose", name, len(failures)) as advance:
+    with progress("sort", name, len(failures)) as advance:
         findings = tuple(explain(failures, assistant, config, advance))
     missing = [finding for finding in findings if finding.rule.cause == Cause.NOT_IN_SOURCES]
     suite = tuple(row for row in rows if row.query.relevant)

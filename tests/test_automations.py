@@ -1,6 +1,7 @@
 """What follows an event, on a real Prefect server: files are installed, and an event starts a run."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,14 @@ def test_an_event_about_the_release_starts_the_deployment_with_the_reason(folder
     write(folder, "follow", release="desk", run="approve", parameters=parameters)
     assert deploy(folder).installed == ("follow",)
     find_stale("other")
-    find_stale("desk")
-    wait_for(lambda: bool(runs()), 60)
-    (run,) = runs()
-    assert run.parameters["config"] == {"name": "docs", "reason": "The source north is stale."}
+    for _ in range(3):  # a busy server may see an event before it knows of an automation that was just installed
+        find_stale("desk")
+        with suppress(AssertionError):
+            wait_for(lambda: bool(runs()), 40)
+            break
+    reasons = [run.parameters["config"] for run in runs()]
+    assert reasons
+    assert all(reason == {"name": "docs", "reason": "The source north is stale."} for reason in reasons)
 
 
 def test_to_deploy_twice_makes_no_second_one_and_a_change_of_the_file_is_followed(folder: Path) -> None:
