@@ -24,7 +24,7 @@ from tasks.evaluation.texts import plain, share_held
 from tasks.index.search import Filters
 from tasks.records import DataKind, Draft, Passage, Sentence
 from tasks.registry.connection import connect
-from tasks.registry.runs import newest_run, read_table
+from tasks.registry.runs import finished_runs, read_table
 from tasks.registry.traces import Recorded
 from tasks.releases import open_reading
 from tasks.replay import recorded_of
@@ -222,8 +222,9 @@ def _of_diagnosis(row: Mapping[str, Any], desk: Desk) -> Iterator[Drafted]:
 def _diagnosed(config: CurateConfig, home: Home) -> list[dict[str, Any]]:
     """Right facts in the wrong form, where the right form is known."""
     client = connect(home)
-    run = newest_run(client, f"diagnosis-{config.diagnosis}") if config.diagnosis else None
-    rows = read_table(client, run, "diagnosis.json") if run else []
+    runs = finished_runs(client, f"diagnosis-{config.diagnosis}", limit=1) if config.diagnosis else []
+    # one in which nothing fails has no table
+    rows = [row for run in runs if run.metrics["failed"] for row in read_table(client, run.run_id, "diagnosis.json")]
     return [row for row in rows if row["cause"] == WRONG_FORM and row["expected"] and row["question"]]
 
 

@@ -22,7 +22,7 @@ from tasks.paying import Call
 from tasks.records import Decision, Draft
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.datasets import find_dataset
-from tasks.registry.runs import finish, log_table, read_text, start_run
+from tasks.registry.runs import finish, log, log_table, read_text, start_run
 from tasks.registry.traces import assess
 from tasks.releases import open_release
 from tasks.review import Desk
@@ -270,6 +270,7 @@ def test_answers_of_the_wrong_form_become_examples_and_other_failures_do_not(
     others = [row | {"cause": "not_used", "question": LORRY}, row | {"expected": "", "question": BOOKS}]
     run = start_run(client, "diagnosis-desk", "diagnosis", "desk")
     log_table(client, run, "diagnosis.json", [row, *others])
+    log(client, run, metrics={"failed": 1 + len(others)})
     finish(client, run)
     tandem("curate", write(tmp_path, diagnosis="desk", days=0.000001))
     found = Desk("desk", desk).drafts()
@@ -278,6 +279,11 @@ def test_answers_of_the_wrong_form_become_examples_and_other_failures_do_not(
         ("dpo", "diagnosis", FERRY),
     ]
     assert found[1].rejected == "The ferry leaves at nine."
+    run = start_run(client, "diagnosis-desk", "diagnosis", "desk")
+    log(client, run, metrics={"failed": 0})  # a diagnosis in which nothing fails has no table
+    finish(client, run)
+    again = tandem("curate", write(tmp_path, diagnosis="desk", days=0.000001), "--json")
+    assert (again.status, again.json["drafted"]) == (0, {})
 
 
 def sifted(drafts: Sequence[Draft], before: Sequence[Draft] = (), **changes: Any) -> Sifted:

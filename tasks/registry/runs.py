@@ -132,15 +132,6 @@ def read_table(client: MlflowClient, run_id: str, name: str) -> list[dict[str, A
 
 
 @explained
-def newest_run(client: MlflowClient, experiment: str) -> str | None:
-    """The id of the newest run of an experiment that came to its end; None where there is none."""
-    found = client.get_experiment_by_name(experiment)
-    query, order = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
-    runs = client.search_runs([found.experiment_id], query, max_results=1, order_by=order) if found else []
-    return runs[0].info.run_id if runs else None
-
-
-@explained
 def finish(client: MlflowClient, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
     """End a run. Where MLflow does not take that, it counts as abandoned."""
     _OPEN.discard(run_id)
