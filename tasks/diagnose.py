@@ -1,7 +1,6 @@
 """Finds out why answers failed: looks up what is known about each, and asks again what might have gone otherwise."""
 
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ from tasks.answering.conflicts import contradict, find_conflict
 from tasks.answering.extractive import ExtractiveGenerator
 from tasks.answering.filters import screen_passages
 from tasks.answering.sentences import content_words, split
-from tasks.answering.service.tracing import RELEASE_TAG, TENANT_TAG
+from tasks.answering.service.tracing import TENANT_TAG
 from tasks.config.answering import FiltersConfig, PolicyConfig
 from tasks.config.diagnosis import DiagnoseConfig, FormConfig
 from tasks.config.settings import Home, find_home
@@ -28,10 +27,9 @@ from tasks.index.search import Filters
 from tasks.lookup import REACH, Library, Places, Wanted, text_of
 from tasks.progress import progress
 from tasks.records import Answer, Cause, Passage
-from tasks.registry.connection import connect
-from tasks.registry.traces import Recorded, read_traces
+from tasks.registry.traces import Recorded
 from tasks.releases import open_release
-from tasks.replay import DAY
+from tasks.replay import days_ago, recorded_of
 from tasks.schemas import NOTHING, parse
 
 UNFILTERED = FiltersConfig(question="off", answer="off", orders=False, prompt=False)
@@ -72,9 +70,7 @@ def questions_of(config: DiagnoseConfig, home: Home) -> Questions:
     told: dict[tuple[str, str], Recorded] = {}
     liked = without = 0
     if config.days:
-        for trace in read_traces(connect(home), experiment, time.time() - config.days * DAY):
-            if trace.tags.get(RELEASE_TAG, "").partition("@")[0] != name:
-                continue
+        for trace in recorded_of(experiment, name, days_ago(config.days), home):
             if trace.thumb is not False and not trace.correction:
                 liked += 1
             elif not (question := trace.inputs.get("question")):

@@ -27,7 +27,7 @@ from tasks.registry.connection import connect
 from tasks.registry.runs import finished_runs, read_table
 from tasks.registry.traces import Recorded
 from tasks.releases import open_reading
-from tasks.replay import recorded_of
+from tasks.replay import days_ago, recorded_of
 from tasks.schemas import parse
 
 NO_QUESTION = "its trace holds no question: set `tracing.texts` of the service to questions"
@@ -64,7 +64,7 @@ def draft(config: CurateConfig) -> list[Drafted]:
     experiment = config.experiment or f"answers-{config.release}"
     recorded = [
         one
-        for one in recorded_of(experiment, config.release, config.days, home)
+        for one in recorded_of(experiment, config.release, days_ago(config.days), home)
         if one.correction or one.thumb is not None
     ]
     with_question = [one for one in recorded if one.inputs.get("question")]

@@ -7,7 +7,6 @@ from itertools import islice
 import numpy as np
 from prefect import task
 
-from tasks.answering.service.tracing import RELEASE_TAG
 from tasks.config.monitoring import MonitorConfig
 from tasks.config.settings import Home, find_home
 from tasks.errors import EmbedderError, StoreError
@@ -15,8 +14,9 @@ from tasks.evaluation.drift import Drift, find_drift, level_of_run
 from tasks.evaluation.series import Change, Kind, Numbers, Series, Way, compare_series
 from tasks.records import IndexManifest
 from tasks.registry.connection import connect
-from tasks.registry.traces import Recorded, read_traces
+from tasks.registry.traces import Recorded
 from tasks.releases import part
+from tasks.replay import recorded_of
 from tasks.serving import embedder_of
 
 FEWEST_QUESTIONS = 50
@@ -83,9 +83,7 @@ def compare_answers(config: MonitorConfig, windows: Windows) -> list[Change]:
 def _answers(config: MonitorConfig, home: Home, newest_first: bool) -> Iterator[Recorded]:
     experiment = config.experiment or f"answers-{config.release}"
     since = config.reference_from.timestamp() if config.reference_from else 0.0
-    for recorded in read_traces(connect(home), experiment, since, newest_first):
-        if recorded.tags.get(RELEASE_TAG, "").partition("@")[0] == config.release:
-            yield recorded
+    return recorded_of(experiment, config.release, since, home, newest_first)
 
 
 def _questions(side: Sequence[Recorded]) -> list[str]:

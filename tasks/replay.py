@@ -34,7 +34,7 @@ def questions_of(config: ShadowConfig, home: Home) -> list[Question]:
     experiment = config.experiment or f"answers-{release}"
     newest: dict[tuple[str, str | None], Question] = {}
     traces = without = 0
-    for recorded in recorded_of(experiment, release, config.days, home):
+    for recorded in recorded_of(experiment, release, days_ago(config.days), home):
         traces += 1
         if not recorded.inputs.get("question"):
             without += 1
@@ -103,9 +103,16 @@ def _open(pinned: str, home: Home) -> Assistant:
     return assistant
 
 
-def recorded_of(experiment: str, release: str, days: float, home: Home) -> Iterator[Recorded]:
-    """The traces of a release's answers in the experiment, of the last days, newest first."""
-    for recorded in read_traces(connect(home), experiment, time.time() - days * DAY):
+def days_ago(days: float) -> float:
+    """In seconds since the epoch."""
+    return time.time() - days * DAY
+
+
+def recorded_of(
+    experiment: str, release: str, since: float, home: Home, newest_first: bool = True
+) -> Iterator[Recorded]:
+    """The traces of a release's answers in the experiment, from a time in seconds since the epoch on."""
+    for recorded in read_traces(connect(home), experiment, since, newest_first):
         if recorded.tags.get(RELEASE_TAG, "").partition("@")[0] == release:
             yield recorded
 

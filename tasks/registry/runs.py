@@ -24,9 +24,9 @@ from tasks.registry.connection import database_of, explained
 
 MODEL_TAG = "tandem.model"
 PROCESS_TAG = "tandem.process"
+"""Of a run: the machine, the process that works on it there, and when that was started."""
 _OPEN: set[str] = set()
 """The runs that this process works on."""
-"""Of a run: the machine, the process that works on it there, and when that was started."""
 CLOSED_TAG = "tandem.closed"
 DESCRIPTION_TAG = "mlflow.note.content"
 """What MLflow's UI shows as the description of a run."""
