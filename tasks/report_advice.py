@@ -1,12 +1,10 @@
 """The report on a case: a markdown artifact in Prefect; the same text, its figures as JSON and the plot in MLflow."""
 
 import json
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from fractions import Fraction
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -21,6 +19,7 @@ from tasks.advice.sensitivity import Swing, tornado
 from tasks.config.advice import CaseConfig, PricesConfig
 from tasks.config.loading import load_config, parse_config
 from tasks.config.settings import Home, find_conf, find_home
+from tasks.figures import data_url
 from tasks.records import Advised, Measured
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
@@ -206,10 +205,7 @@ def keep_advice(of: Weighed, done: Advised, report: str, figure: "Figure") -> No
 
 def publish(done: Advised, report: str, figure: "Figure", home: Home) -> None:
     """Show the report with its picture in the Prefect UI, with the way to MLflow."""
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=80)
-    inline = PICTURE.replace(PLOT_FILE, f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}")
-    shown = report.replace(PICTURE, inline)
+    shown = report.replace(PICTURE, PICTURE.replace(PLOT_FILE, data_url(figure, dpi=80)))
     show_report("advice", f"advice-{done.name}", done.name, done.decision, None, done.run_id, shown, home)
 
 

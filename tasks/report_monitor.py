@@ -3,9 +3,7 @@
 It shows no text of a recorded question: such texts stay in MLflow, where they came from.
 """
 
-import io
 import json
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ from tasks.config.settings import Home, find_home
 from tasks.evaluation.drift import Drift, level_of_run
 from tasks.evaluation.monitor_report import changes_table, plot_watch, say_change, say_value
 from tasks.evaluation.series import Change
+from tasks.figures import data_url
 from tasks.observe import Windows
 from tasks.records import Monitored, Spotted
 from tasks.register import REPORT_FILE, flat
@@ -154,7 +153,7 @@ def keep_watch(
 def publish(done: Monitored, report: str, figures: "Mapping[str, Figure]", home: Home) -> None:
     """Show the report and its chart in the Prefect UI, and tell whoever listens of each new finding."""
     for file, figure in figures.items():
-        report = report.replace(f"({file})", f"({_as_address(figure)})")
+        report = report.replace(f"({file})", f"({data_url(figure, dpi=110)})")
     show_report("monitor", f"monitor-{done.name}", done.name, done.decision, None, done.run_id, report, home)
     for each in done.found:
         if not each.known:
@@ -213,13 +212,6 @@ def _headline(done: Monitored) -> str:
 def _metric(name: str) -> str:
     """A name as MLflow allows it."""
     return "".join(letter if letter.isalnum() else "_" for letter in name)
-
-
-def _as_address(figure: "Figure") -> str:
-    """The picture itself as a data URL, so that Prefect needs no way to MLflow's files."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
 
 
 def _day(seconds: float) -> str:

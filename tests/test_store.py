@@ -300,11 +300,36 @@ def test_the_check_names_every_passage_that_its_own_text_does_not_find(
     assert sorted(store.check()) == [f"the passage {id} is not found by its own text" for id in IDS]
 
 
+def data_files(store: IndexStore) -> set[str]:
+    return {file.path for fragment in store.table.to_lance().get_fragments() for file in fragment.data_files()}
+
+
 def test_many_small_writes_are_compacted(store: IndexStore) -> None:
     for number in range(40):
         store.replace([], [batch({f"{number}.md": [f"page {number}"]})])
-    assert store.maintain(SearchConfig()).fragments <= 2
+    assert store.maintain(SearchConfig()).fragments <= 5
     assert len(store) == 43
+    assert store.check() == []
+
+
+def test_a_compaction_does_not_write_large_files_again(store: IndexStore) -> None:
+    store.replace(list(PAGES), [batch({"long.md": [f"line {number}" for number in range(100)]})])
+    large = data_files(store)
+    for number in range(40):
+        store.replace([], [batch({f"{number}.md": [f"page {number}"]})])
+    assert store.maintain(SearchConfig()).fragments == 2
+    assert large < data_files(store)
+    assert len(store) == 140
+    assert store.check() == []
+
+
+def test_a_large_file_of_which_much_is_deleted_is_written_again(store: IndexStore) -> None:
+    store.replace(list(PAGES), [batch({f"{number}.md": [f"page {number}"] for number in range(100)})])
+    large = data_files(store)
+    store.replace([f"{number}.md" for number in range(60)], [])
+    store.maintain(SearchConfig())
+    assert large.isdisjoint(data_files(store))
+    assert store.table.to_lance().count_rows() == len(store) == 40
     assert store.check() == []
 
 

@@ -5,6 +5,7 @@ table as it was before or as it is after, and the next run goes on from there.
 """
 
 import errno
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,9 @@ _INDEXED_COLUMNS = ("id", "document", "tenant")
 _TEXT_INDEX, _VECTOR_INDEX = "text_idx", "vector_idx"
 _MANY_FRAGMENTS = 32
 _MUCH_DELETED = 0.5
-"""A compaction writes the whole table beside what older versions keep: at 0.2, up to 30 % more over 100 nights."""
+"""What is compacted is written again beside what older versions keep: at 0.2, up to 30 % more over 100 nights."""
+_LARGE_FRAGMENT = 0.25
+"""Of all rows: a fragment as large as that is written again only where much of it is deleted."""
 _SAMPLED_ROWS = 5
 _SAME = 1e-3
 """Cosine distance below which two vectors are one, rounding aside."""
@@ -265,10 +268,15 @@ class IndexStore:
 
     def _compact(self) -> None:
         files = self.table.list_versions()[-1]["metadata"]
-        deleted = int(files["total_deletion_file_rows"]) / max(1, int(files["total_data_file_rows"]))
+        rows = int(files["total_data_file_rows"])
+        deleted = int(files["total_deletion_file_rows"]) / max(1, rows)
         if int(files["total_fragments"]) > _MANY_FRAGMENTS or deleted > _MUCH_DELETED:
-            # Without an age it would prune too, and that is `collect`'s business.
-            self.table.optimize(cleanup_older_than=timedelta(days=36500))
+            # LanceDB's own `optimize` would write small tables again as a whole.
+            self.table.to_lance().optimize.compact_files(
+                target_rows_per_fragment=math.ceil(_LARGE_FRAGMENT * rows),
+                materialize_deletions_threshold=_MUCH_DELETED,
+            )
+            self.table.checkout_latest()
 
     def _index_columns(self) -> None:
         from lancedb.index import Bitmap, BTree

@@ -20,6 +20,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.time import get_current_time_millis
 
+from tasks.figures import picture_of
 from tasks.registry.connection import database_of, explained
 
 MODEL_TAG = "tandem.model"
@@ -113,7 +114,7 @@ def log(
     for name, text in (texts or {}).items():
         client.log_text(run_id, text, name)
     for name, figure in (figures or {}).items():
-        client.log_figure(run_id, figure, name)
+        client.log_image(run_id, picture_of(figure), artifact_file=name)
     for file in files:
         client.log_artifact(run_id, str(file))
 
