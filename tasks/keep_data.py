@@ -36,7 +36,7 @@ def keep_data(config: CurateConfig, in_use: InUse, run_id: str) -> Kept:
     """The approved rows as versions in MLflow, one of each kind that has changed, and golden queries as a file."""
     home = find_home()
     client, desk = connect(home), Desk(config.name, home)
-    rows, left_out = _fit(desk.approved(), in_use, config.near)
+    rows, left_out = _fit(desk.approved(), in_use, config)
     versions: dict[DataKind, DataVersion] = {}
     new = []
     for kind in KINDS:
@@ -66,10 +66,12 @@ def as_row(row: Draft) -> dict[str, Any]:
     return {"id": row.id, **taught, "question": row.question, **places, "traces": list(row.traces)}
 
 
-def _fit(approved: Sequence[tuple[Draft, str]], in_use: InUse, near: float) -> tuple[list[Draft], Counter[str]]:
+def _fit(
+    approved: Sequence[tuple[Draft, str]], in_use: InUse, config: CurateConfig
+) -> tuple[list[Draft], Counter[str]]:
     """The approved rows with their answers, but for those that may not be used any more."""
     left_out: Counter[str] = Counter()
-    leaks = leaking([row for row, _ in approved if row.side == "train"], in_use, near)
+    leaks = leaking([row for row, _ in approved if row.side == "train"], in_use, config)
     rows = []
     for row, answer in approved:
         if row.id in leaks:

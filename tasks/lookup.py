@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 from tasks.answering.retrieving import join
 from tasks.answering.sentences import content_words, split
@@ -12,6 +12,8 @@ from tasks.records import Passage
 
 FOUND = 20
 """Passages that a search by the expected answer contributes."""
+NEAR = 5
+"""Of these, where nobody named a document, so many first ones are about the question in whatever words it is asked."""
 REACH = 2
 """Passages before and after one that are read with it."""
 
@@ -93,18 +95,29 @@ class Library:
         Args:
             wanted: the question and its answers; without any, the relevant documents hold it.
             relevant: documents that hold it, as far as anybody named some.
-            about: least share of the question's words in a passage of any other document.
+            about: least share of the question's words in a passage of any other document; where nobody named one, a
+                passage may instead be among the first that a search by question and answers finds.
         """
         named = [document for document in relevant if self.has(document)]
         if not wanted.answers:
             return Places(tuple(passage for document in named for passage in self._documents[document]), ())
+        found = self._reader.search([" ".join((wanted.question, *wanted.answers))], k=FOUND)[0]
+        near = set() if relevant else {passage.id for passage in found[:NEAR]}
+
+        def holds(passages: Sequence[Passage]) -> bool:
+            return wanted.stands_in(join(passages[0], passages).text, passages[0].language or "en") and (
+                passages[0].document in named
+                or any(passage.id in near for passage in passages)
+                or wanted.covered_by(text_of(passages)) >= about
+            )
+
         whole: list[Passage] = []
         pieces: list[tuple[Passage, ...]] = []
-        for document in dict.fromkeys((*named, *self._likely(wanted))):
-            least = 0.0 if document in named else about
-            found = [(each,) for each in self._documents[document] if _holds(wanted, (each,), least)]
-            whole += [passage for (passage,) in found]
-            pieces += [] if found else [each for each in self._runs(document) if _holds(wanted, each, least)][:1]
+        likely = (*self._documents_with(wanted.answers), *(passage.document for passage in found))
+        for document in dict.fromkeys((*named, *likely)):
+            alone = [passage for passage in self._documents[document] if holds([passage])]
+            whole += alone
+            pieces += [] if alone else list(islice(filter(holds, self._runs(document)), 1))
         return Places(tuple(whole), tuple(pieces))
 
     def around(self, passage: Passage) -> tuple[Passage, ...]:
@@ -113,12 +126,10 @@ class Library:
         place = next(number for number, each in enumerate(of) if each.id == passage.id)
         return of[max(0, place - REACH) : place + REACH + 1]
 
-    def _likely(self, wanted: Wanted) -> Iterator[str]:
-        """Documents that have an answer as it stands, or that a search by question and answer finds."""
-        answers = [f" {plain(answer)} " for answer in wanted.answers]
-        yield from (document for document, text in self._plain.items() if any(answer in text for answer in answers))
-        [found] = self._reader.search([" ".join((wanted.question, *wanted.answers))], k=FOUND)
-        yield from (passage.document for passage in found)
+    def _documents_with(self, answers: Sequence[str]) -> Iterator[str]:
+        """Documents in which an answer stands as it is."""
+        wanted = [f" {plain(answer)} " for answer in answers]
+        yield from (document for document, text in self._plain.items() if any(answer in text for answer in wanted))
 
     def _runs(self, document: str) -> Iterator[tuple[Passage, ...]]:
         """Two, three … passages of a document that follow one another."""
@@ -132,8 +143,3 @@ def text_of(passages: Sequence[Passage]) -> str:
     joined = join(passages[0], passages)
     headings: Iterable[str] = dict.fromkeys(heading for passage in passages for heading in passage.heading)
     return " ".join((joined.title or "", *headings, joined.text))
-
-
-def _holds(wanted: Wanted, passages: Sequence[Passage], least: float) -> bool:
-    text, language = join(passages[0], passages).text, passages[0].language or "en"
-    return wanted.stands_in(text, language) and wanted.covered_by(text_of(passages)) >= least

@@ -169,14 +169,20 @@ def _answer(entry: Mapping[str, Any], draft: Draft) -> str:
 
 
 def _as_yaml(waiting: Sequence[Draft], edits: Mapping[str, str]) -> str:
-    """`approved` comes last, so that of a file that was cut off no row is approved whose answer is cut off, too."""
+    """`approved` comes last, so that of a file that was cut off no row is approved whose answer is cut off, too.
+
+    What several rows read, such as the example and the pair of one correction, is shown with the first.
+    """
+    first: dict[str, str] = {}
+    for draft in waiting:
+        first.setdefault(show_prompt(draft), draft.id)
     rows = [
         {
             "id": draft.id,
             "kind": draft.kind,
             "from": ", ".join([draft.source, *draft.traces]),
             "tenant": draft.tenant,
-            "read": show_prompt(draft),
+            "read": _read_once(draft, first),
             "question": draft.question,
             "relevant": list(draft.relevant),
             "rejected": draft.rejected,
@@ -188,6 +194,11 @@ def _as_yaml(waiting: Sequence[Draft], edits: Mapping[str, str]) -> str:
     return HEADER.format(waiting=len(shown)) + "\n".join(
         yaml.dump([row], Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120) for row in shown
     )
+
+
+def _read_once(draft: Draft, first: Mapping[str, str]) -> str:
+    prompt = show_prompt(draft)
+    return prompt if not prompt or first[prompt] == draft.id else f"the same as row {first[prompt]}"
 
 
 class _Dumper(yaml.SafeDumper):

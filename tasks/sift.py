@@ -1,20 +1,26 @@
 """Which drafts are put before a person: new ones, not too many of a kind, that leak nothing into an evaluation."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tasks.config.choices import load_choice
 from tasks.config.curation import CapsConfig, CurateConfig
+from tasks.config.settings import find_home
 from tasks.config.training import DATASETS, DatasetConfig, DpoConfig, SftConfig
 from tasks.draft import Drafted
 from tasks.evaluation.golden import load_golden
+from tasks.index.embedding import load_embedder
 from tasks.records import Draft
 from tasks.training.formats import Example, read_examples
 from tasks.training.near import cluster, words_of
 from tasks.training.rows import BadRow, read_rows
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray
 
 Side = Literal["train", "held_out"]
 Place = tuple[str, str, int]
@@ -60,8 +66,8 @@ def read_in_use(config: CurateConfig) -> InUse:
 def sift(drafted: Sequence[Drafted], before: Sequence[Draft], in_use: InUse, config: CurateConfig) -> Sifted:
     """What of the drafts, the best first, is new.
 
-    Questions that are near each other, or linked by others that are, form a cluster; a cluster is on one side of the
-    split, and has one row of a kind and a tenant.
+    Questions that are near each other, by their words or by what they mean, or linked by others that are, form a
+    cluster; a cluster is on one side of the split, and has one row of a kind and a tenant.
 
     Args:
         drafted: rows, or why there is none.
@@ -88,10 +94,10 @@ def sift(drafted: Sequence[Drafted], before: Sequence[Draft], in_use: InUse, con
     return Sifted(tuple(rows.values()), left_out)
 
 
-def leaking(rows: Iterable[Draft], in_use: InUse, near: float) -> set[str]:
+def leaking(rows: Iterable[Draft], in_use: InUse, config: CurateConfig) -> set[str]:
     """The ids of the rows that are, by now, near a question of the evaluation."""
     own = list(rows)
-    numbers = _number([*in_use.evaluated, *(row.question for row in own)], near)
+    numbers = _number([*in_use.evaluated, *(row.question for row in own)], [], config)
     evaluated = set(numbers[: len(in_use.evaluated)])
     return {row.id for row, number in zip(own, numbers[len(in_use.evaluated) :], strict=True) if number in evaluated}
 
@@ -99,12 +105,10 @@ def leaking(rows: Iterable[Draft], in_use: InUse, near: float) -> set[str]:
 class _Clusters:
     def __init__(self, new: Sequence[Draft], before: Sequence[Draft], in_use: InUse, config: CurateConfig) -> None:
         own = [*before, *new]
-        asked = [*in_use.evaluated, *in_use.trained, *(row.question for row in own)]
-        numbers = _number(asked, config.near)
-        first = len(in_use.evaluated)
-        second = first + len(in_use.trained)
-        self._evaluated, self._trained = set(numbers[:first]), set(numbers[first:second])
-        self._of = {row.id: number for row, number in zip(own, numbers[second:], strict=True)}
+        numbers = _number([*in_use.evaluated, *(row.question for row in own)], in_use.trained, config)
+        first, second = len(in_use.evaluated), len(in_use.evaluated) + len(own)
+        self._evaluated, self._trained = set(numbers[:first]), set(numbers[second:])
+        self._of = {row.id: number for row, number in zip(own, numbers[first:second], strict=True)}
         self._sides: dict[int, set[Side]] = defaultdict(set)
         for row in before:
             self._sides[self._of[row.id]].add(row.side)
@@ -163,10 +167,32 @@ class _Caps:
         return [(row.kind, what, value) for what, value in values.items() if value]
 
 
-def _number(questions: Sequence[str], near: float) -> list[int]:
-    """The cluster of each question."""
-    turns = [[{"role": "user", "content": question}] for question in questions]
-    return cluster([Example("", "", {"prompt": asked}) for asked in turns], near)
+def _number(questions: Sequence[str], others: Sequence[str], config: CurateConfig) -> list[int]:
+    """The cluster of each question and of each other one; these, which may be many, are compared by words alone."""
+    from scipy.sparse import block_diag, coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    every = [*questions, *others]
+    if not every:
+        return []
+    turns = [[{"role": "user", "content": question}] for question in every]
+    worded = cluster([Example("", "", {"prompt": asked}) for asked in turns], config.near)
+    by_words = coo_array(([1.0] * len(every), (range(len(every)), worded)), shape=(len(every), len(every)))
+    by_meaning = block_diag([_alike(questions, config), coo_array((len(others), len(others)))])
+    return [int(number) for number in connected_components(by_words + by_meaning, directed=False)[1]]
+
+
+def _alike(questions: Sequence[str], config: CurateConfig) -> "sparray":
+    """An edge between any two questions whose vectors are near each other."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from sklearn.neighbors import radius_neighbors_graph
+
+    if not questions or config.near_meaning == 1:
+        return coo_array((len(questions), len(questions)))
+    vectors = load_embedder(config.embedder, find_home()).embed_queries(questions)
+    of_length_one = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return radius_neighbors_graph(of_length_one, math.sqrt(2 - 2 * config.near_meaning))
 
 
 def _datasets(config: CurateConfig) -> list[DatasetConfig]:

@@ -140,13 +140,22 @@ def failures(system: System, workshop: Workshop, queries: Iterable[GoldenQuery])
     return [Failure(row, "suite") for row in rows if not row.right or broken_form(row.whole, form)]
 
 
-def diagnosed(fault: Fault, workshop: Workshop, seconds: dict[str, float]) -> list[Finding]:
+def as_correction(failure: Failure) -> Failure:
+    """The same as a person tells it: a sentence that says what is right, and no page."""
+    query = failure.row.query
+    told = replace(query, relevant=(), answers=(f"It is {query.answers[0]}.",))
+    return Failure(replace(failure.row, query=told), "trace")
+
+
+def diagnosed(
+    fault: Fault, workshop: Workshop, seconds: dict[str, float], told: Callable[[Failure], Failure] = lambda of: of
+) -> list[Finding]:
     """The causes of the answers that fail by the fault and were right before; `seconds` gets how long it took."""
     wrong = {failure.row.query.id for failure in failures(fault.good, workshop, fault.questions)}
     asked = [query for query in fault.questions if query.id not in wrong]
     caused = [each for each in failures(fault.bad, workshop, asked) if fault.took_effect(each.row)]
     with timed(seconds, "diagnose"):
-        return list(explain(caused, workshop.open(fault.bad), fault.bad.config()))
+        return list(explain(list(map(told, caused)), workshop.open(fault.bad), fault.bad.config()))
 
 
 @dataclass(frozen=True)

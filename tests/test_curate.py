@@ -204,6 +204,19 @@ def test_a_file_that_was_cut_off_approves_no_row_whose_answer_is_cut_off(home: H
     assert [entry["question"] for entry in yaml.safe_load(waiting.file.read_text())] == [LORRY]
 
 
+def test_what_an_example_and_its_pair_read_is_shown_once(home: Home) -> None:
+    waiting = Desk("desk", home)
+    read = ({"role": "system", "content": "Passage one.\nPassage two."}, {"role": "user", "content": QUESTION})
+    rows = [
+        make_draft(kind, "correction", question=QUESTION, prompt=read, answer="Hot.", rejected=rejected)
+        for kind, rejected in (("sft", ""), ("dpo", "Cold."))
+    ]
+    waiting.add([*rows, make_draft("golden", "correction", question=LORRY, relevant=("north/lorry.md",))])
+    waiting.write_file("ann")
+    shown = [entry.get("read") for entry in yaml.safe_load(waiting.file.read_text())]
+    assert shown == ["Passage one.\nPassage two.", f"the same as row {rows[0].id}", None]
+
+
 def test_an_edit_that_is_not_decided_on_is_still_there_after_the_next_run(home: Home) -> None:
     waiting = Desk("desk", home)
     waiting.add([make_draft("sft", "correction", question=QUESTION, answer="Hot.")])
@@ -288,7 +301,8 @@ def test_answers_of_the_wrong_form_become_examples_and_other_failures_do_not(
 
 def sifted(drafts: Sequence[Draft], before: Sequence[Draft] = (), **changes: Any) -> Sifted:
     in_use = InUse(changes.pop("evaluated", ()), changes.pop("trained", ()))
-    config = CurateConfig.model_validate({"name": "desk", "release": "desk", "held_out_share": 0.5} | changes)
+    own = {"name": "desk", "release": "desk", "held_out_share": 0.5, "near_meaning": 1}
+    config = CurateConfig.model_validate(own | changes)
     return sift(drafts, before, in_use, config)
 
 
@@ -304,6 +318,13 @@ def test_nothing_near_an_evaluation_or_a_data_set_in_use_is_put_before_a_person(
         "its question is near one of the evaluation": 2,
         "its question is near one of a data set in use": 1,
     }
+
+
+def test_a_question_in_other_words_is_near_by_what_it_means() -> None:
+    asked = "When will my card arrive?"
+    drafts = [example("I'm wondering when my card will arrive"), example("Is my card damaged?")]
+    assert [row.question for row in sifted(drafts, evaluated=(asked,), near_meaning=0.9).rows] == [drafts[1].question]
+    assert len(sifted(drafts, evaluated=(asked,)).rows) == 2
 
 
 def test_questions_that_are_near_go_to_one_side_also_by_way_of_a_third_and_over_runs() -> None:

@@ -1,7 +1,7 @@
 """Failed answers and their causes: faults made on purpose, the rules, a suite and what people said of answers."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tasks.registry.traces import assess
 from tasks.releases import open_release
 from tasks.remedies import REMEDIES, lower_threshold
 from tests.command import Tandem
-from tests.faults import OURS, Fault, Known, Page, Workshop, diagnosed, make_faults
+from tests.faults import OURS, Fault, Known, Page, Workshop, as_correction, diagnosed, make_faults
 from tests.homes import copy_home, use_home
 from tests.passages import passage
 from tests.released import NAME, NOT_THERE, QUESTION, record, two_releases
@@ -83,9 +83,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         yield Workshop(use_home(Home(folder / "home"), patch), folder / "pages")
 
 
+@pytest.mark.parametrize("told", [lambda failure: failure, as_correction], ids=["suite", "correction"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_made_on_purpose_is_called_by_its_name(fault: Fault, workshop: Workshop) -> None:
-    found = diagnosed(fault, workshop, {})
+def test_a_fault_made_on_purpose_is_called_by_its_name(
+    fault: Fault, told: Callable[[Failure], Failure], workshop: Workshop
+) -> None:
+    found = diagnosed(fault, workshop, {}, told)
     assert found
     rightly = [finding for finding in found if finding.kind == fault.kind]
     assert len(rightly) >= 0.9 * len(found), [(each.kind, each.rule.shown(each.evidence)) for each in found]

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from tasks.config.answering import EndpointConfig
 from tasks.config.choices import Choice
 from tasks.config.fields import Name, Share, Strict
+from tasks.config.index import EmbedderConfig
 
 
 class CapsConfig(Strict):
@@ -85,6 +86,11 @@ class CurateConfig(Strict):
     queries."""
     near: float = Field(0.5, gt=0, le=1)
     """Questions whose three-word shingles have this Jaccard similarity count as one."""
+    near_meaning: float = Field(0.9, gt=0, le=1)
+    """Those whose vectors have this cosine similarity do, too. Of BANKING77's questions 97 % of the pairs that are as
+    similar have one intent, at 0.8 91 % (all-MiniLM-L6-v2). 1 leaves it to the words."""
+    embedder: EmbedderConfig = EmbedderConfig()
+    """What turns the questions into vectors; the packaged one knows English."""
     min_support: Share = 0.6
     """A passage holds a correction, or a sentence of one, if so much of its words stand in it."""
     caps: CapsConfig = CapsConfig()
