@@ -44,7 +44,9 @@ def approve_rows(config: ApproveRowsConfig) -> dict[str, int]:
     for start in range(0, len(waiting), config.rows):
         rows = waiting[start : start + config.rows]
         said = pause_flow_run(_form(rows), timeout=int(config.minutes * 60), poll_interval=SECONDS_BETWEEN_LOOKS)
-        decided = [(row, getattr(said, f"decide_{row.id}"), getattr(said, f"answer_{row.id}")) for row in rows]
+        decided = [
+            (row, getattr(said, f"decide_{row.id}"), getattr(said, f"answer_{row.id}", row.answer)) for row in rows
+        ]
         desk.decide([(row.id, choice == "approve", answer) for row, choice, answer in decided if choice != "later"], by)
         for _, choice, _ in decided:
             counts[choice] += 1
@@ -53,11 +55,12 @@ def approve_rows(config: ApproveRowsConfig) -> dict[str, int]:
 
 
 def _form(rows: Sequence[Draft]) -> type[RunInput]:
-    """For each row a choice, and its answer to edit."""
+    """For each row a choice, and its answer to edit; golden queries have none."""
     fields: dict[str, Any] = {}
     for number, row in enumerate(rows, start=1):
         fields[f"decide_{row.id}"] = (Choice, Field("later", title=f"{number}. {row.question}"))
-        fields[f"answer_{row.id}"] = (str, Field(row.answer, title=f"{number}. Answer", max_length=20_000))
+        if row.kind != "golden":
+            fields[f"answer_{row.id}"] = (str, Field(row.answer, title=f"{number}. Answer", max_length=20_000))
     form = create_model("Rows", __base__=RunInput, **fields)
     return form.with_initial_data("\n\n".join(_describe(number, row) for number, row in enumerate(rows, start=1)))
 

@@ -10,7 +10,7 @@ from tasks.passing import whole
 from tasks.records import Diagnosed
 from tasks.registry.connection import connect
 from tasks.registry.versions import pin
-from tasks.report_diagnosis import keep_diagnosis, publish, summarise, write_report
+from tasks.report_diagnosis import draw, keep_diagnosis, publish, summarise, write_report
 from tasks.timing import timed
 from tasks.tracking import mlflow_run
 
@@ -33,6 +33,7 @@ def diagnose(config: DiagnoseConfig) -> Diagnosed:
             diagnosis = find_causes(config, release, whole(rows), whole(failures))
         done, fixes = summarise(config, release, diagnosis, len(rows), (*questions.notes, *notes), seconds, run_id)
         report = write_report(config, diagnosis, done, fixes)
-        keep_diagnosis(config, whole(diagnosis), done, fixes, report)
-    publish(done, report, home)
+        figures = draw(config, done)
+        keep_diagnosis(config, whole(diagnosis), done, fixes, report, whole(figures))
+    publish(done, report, figures, home)
     return done

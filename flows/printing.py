@@ -227,10 +227,10 @@ def print_housekeeping(done: "Housekeeping") -> None:
 
 def print_monitored(done: "Monitored") -> None:
     columns = ("before", "now", "p")
-    print_table(
-        [done.name, *columns], [[name, *(f"{of[each]:.3g}" for each in columns)] for name, of in done.scores.items()]
-    )
-    print_table(["", ""], [[name, f"{count:,}"] for name, count in done.counts.items()])
+    if done.scores:
+        scores = [[name, *(f"{of[each]:.3g}" for each in columns)] for name, of in done.scores.items()]
+        print_table([done.name, *columns], scores)
+    print_table(["compared", ""], [[name, f"{count:,}"] for name, count in done.counts.items()])
     print(f"{done.release}: {done.decision}")
     for note in done.notes:
         print(f"- {note}")
@@ -251,11 +251,12 @@ def print_diagnosed(done: "Diagnosed") -> None:
 def print_curated(done: "Curated") -> None:
     states = ("waiting", "approved", "rejected")
     rows = [[kind, *(of[state] for state in states), done.versions.get(kind)] for kind, of in done.rows.items()]
-    print_table([done.name, *states, "version"], rows)
+    if rows:
+        print_table([done.name, *states, "version"], rows)
     new = [[source, kind, count] for source, of in done.drafted.items() for kind, count in of.items()]
     if new:
-        print_table(["new rows from", "kind", ""], new)
+        print_table(["new rows from", "kind", "rows"], new)
     if done.left_out:
-        print_table(["left out because", ""], [[why, count] for why, count in done.left_out.items()])
+        print_table(["left out because", "rows"], [[why, count] for why, count in done.left_out.items()])
     for reason in done.reasons:
         print(f"- {reason}")

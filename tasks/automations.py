@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,10 @@ def _automation(client: SyncPrefectClient, prepared: Prepared) -> AutomationCore
             match=ResourceSpecification(
                 {"prefect.resource.id": f"tandem.release.{config.release}"} if config.release else {}
             ),
+            for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
+            within=timedelta(minutes=config.minutes if config.run else 0),
         ),
         actions=actions,
     )

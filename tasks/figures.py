@@ -12,17 +12,17 @@ COLOURS = 64
 """Enough for bars, lines and letters; the file is a third of one in true colour."""
 
 
-def picture_of(figure: "Figure", dpi: int = 100) -> "Image":
-    """The figure with a palette, `dpi` pixels an inch."""
+def picture_of(figure: "Figure") -> "Image":
+    """The figure with a palette, 100 pixels an inch."""
     from PIL import Image
 
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
+    figure.savefig(drawn, format="png", dpi=100)
     return Image.open(drawn).convert("RGB").quantize(COLOURS)
 
 
-def data_url(figure: "Figure", dpi: int) -> str:
+def data_url(figure: "Figure") -> str:
     """The picture itself as an address, so that Prefect needs no way to MLflow's files."""
     packed = io.BytesIO()
-    picture_of(figure, dpi).save(packed, format="png", optimize=True)
+    picture_of(figure).save(packed, format="png", optimize=True)
     return f"data:image/png;base64,{b64encode(packed.getvalue()).decode()}"

@@ -1,6 +1,7 @@
 """The morning's report: a markdown artifact in Prefect, the same text in MLflow, a table on the terminal."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from prefect import runtime
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -11,11 +12,15 @@ from tasks.documents.changes import Changes
 from tasks.evaluate import Evaluation
 from tasks.evaluation.report import scores_table
 from tasks.evaluation.retrieval import RetrievalScores
+from tasks.figures import data_url
 from tasks.maintain import Maintained
 from tasks.mend import Mended
 from tasks.progress import artifact_key
 from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict, number_of
 from tasks.register import VERDICT_TAG, VERSION_TAG
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 VERDICTS = {
     "promote": "passed the gate",
@@ -125,11 +130,24 @@ def publish(night: Night, report: str, home: Home) -> None:
 
 
 def show_report(
-    flow: str, experiment: str, name: str, decision: str, version: int | None, run_id: str, report: str, home: Home
+    flow: str,
+    experiment: str,
+    name: str,
+    decision: str,
+    version: int | None,
+    run_id: str,
+    report: str,
+    home: Home,
+    figures: "Mapping[str, Figure] | None" = None,
 ) -> None:
-    """Show a flow's report in the Prefect UI, with the way to its run and version in MLflow, if there are any."""
+    """Show a flow's report in the Prefect UI, with the way to its run and version in MLflow, if there are any.
+
+    Figures that the report names by their files are put into it.
+    """
     if runtime.flow_run.id is None:
         return
+    for file, figure in (figures or {}).items():
+        report = report.replace(f"({file})", f"({data_url(figure)})")
     where = f"\n\nMLflow ({home.tracking_uri}): experiment `{experiment}`, run `{run_id}`\n" if run_id else ""
     create_markdown_artifact(report + where, key=artifact_key(flow, name), description=f"{name}: {decision}")
     if version and run_id and home.tracking_uri.startswith("http"):

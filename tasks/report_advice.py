@@ -19,7 +19,6 @@ from tasks.advice.sensitivity import Swing, tornado
 from tasks.config.advice import CaseConfig, PricesConfig
 from tasks.config.loading import load_config, parse_config
 from tasks.config.settings import Home, find_conf, find_home
-from tasks.figures import data_url
 from tasks.records import Advised, Measured
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
@@ -205,8 +204,8 @@ def keep_advice(of: Weighed, done: Advised, report: str, figure: "Figure") -> No
 
 def publish(done: Advised, report: str, figure: "Figure", home: Home) -> None:
     """Show the report with its picture in the Prefect UI, with the way to MLflow."""
-    shown = report.replace(PICTURE, PICTURE.replace(PLOT_FILE, data_url(figure, dpi=80)))
-    show_report("advice", f"advice-{done.name}", done.name, done.decision, None, done.run_id, shown, home)
+    figures, experiment = {PLOT_FILE: figure}, f"advice-{done.name}"
+    show_report("advice", experiment, done.name, done.decision, None, done.run_id, report, home, figures)
 
 
 def _reasons(of: Weighed, situation: Situation) -> list[str]:

@@ -4,8 +4,8 @@ The report shows no text of a recorded question or answer, only the ids of their
 where they came from.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from prefect import task
@@ -31,8 +31,12 @@ from tasks.releases import part
 from tasks.remedies import Fix, Setup, fix_for
 from tasks.report import markdown_table, show_report, table_of
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 TABLE_FILE = "diagnosis.json"
 CHART_FILE = "causes.png"
+CHART = f"![Why answers fail]({CHART_FILE})"
 COLUMNS = (
     "id",
     "source",
@@ -48,8 +52,6 @@ COLUMNS = (
     "tenant",
     "release",
 )
-BAR = 24
-"""Characters of the longest bar."""
 LONGEST = 160
 """Characters of a text in a table."""
 TOPICS = 20
@@ -100,7 +102,7 @@ def write_report(config: DiagnoseConfig, diagnosis: Diagnosis, done: Diagnosed, 
     parts = [
         f"# {done.name}: {done.failed} of {done.asked} answers of {done.release} fail",
         "\n".join(f"- {line}" for line in (*_by_gap(diagnosis.findings), *done.notes)),
-        *(["## Causes", table_of(_causes(config, done)), _others(done)] if done.failed else []),
+        *(["## Causes", CHART, table_of(_causes(config, done)), _others(done)] if done.failed else []),
         *(
             ["## What mends them", *(_fix(kind, fix, done.causes[kind]) for kind, fix in fixes.items())]
             if fixes
@@ -117,9 +119,19 @@ def write_report(config: DiagnoseConfig, diagnosis: Diagnosis, done: Diagnosed, 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def draw(config: DiagnoseConfig, done: Diagnosed) -> "Mapping[str, Figure]":
+    """The figures of the report, by file name; none where nothing fails."""
+    return {CHART_FILE: plot_causes(done.causes, config.confidence)} if done.failed else {}
+
+
 @task(name="keep diagnosis")
 def keep_diagnosis(
-    config: DiagnoseConfig, diagnosis: Diagnosis, done: Diagnosed, fixes: dict[str, Fix], report: str
+    config: DiagnoseConfig,
+    diagnosis: Diagnosis,
+    done: Diagnosed,
+    fixes: dict[str, Fix],
+    report: str,
+    figures: "Mapping[str, Figure]",
 ) -> None:
     """Log settings, counts, the report, the chart, and every failure with its cause as a table."""
     client = connect(find_home())
@@ -134,17 +146,17 @@ def keep_diagnosis(
         metrics={"asked": done.asked, "failed": done.failed, **of_cause},
         tags={RELEASE_TAG: done.release},
         texts={REPORT_FILE: report, "config.yaml": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)},
-        figures={CHART_FILE: plot_causes(done.causes, config.confidence)} if done.failed else {},
+        figures=figures,
     )
     rows = [_as_record(finding, done.release, fixes[finding.kind]) for finding in diagnosis.findings]
     if rows:
         log_table(client, done.run_id, TABLE_FILE, rows)
 
 
-def publish(done: Diagnosed, report: str, home: Home) -> None:
-    """Show the report in the Prefect UI, with the way to MLflow."""
-    decision = f"{done.failed} of {done.asked} fail"
-    show_report("diagnose", f"diagnosis-{done.name}", done.name, decision, None, done.run_id, report, home)
+def publish(done: Diagnosed, report: str, figures: "Mapping[str, Figure]", home: Home) -> None:
+    """Show the report and its chart in the Prefect UI, with the way to MLflow."""
+    decision, experiment = f"{done.failed} of {done.asked} fail", f"diagnosis-{done.name}"
+    show_report("diagnose", experiment, done.name, decision, None, done.run_id, report, home, figures)
 
 
 def _setup(release: str, home: Home) -> Setup:
@@ -160,12 +172,10 @@ def _by_gap(findings: Sequence[Finding]) -> list[str]:
 
 
 def _causes(config: DiagnoseConfig, done: Diagnosed) -> list[dict[str, str]]:
-    most = max(done.causes.values())
     return [
         {
             "cause": _named(kind),
             "failures": str(count),
-            "": "█" * round(BAR * count / most) or "▏",
             "share": f"{found.mean:.0%}",
             f"{config.confidence:.0%} interval": f"{found.low:.0%} to {found.high:.0%}",
         }

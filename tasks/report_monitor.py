@@ -19,7 +19,6 @@ from tasks.config.settings import Home, find_home
 from tasks.evaluation.drift import Drift, level_of_run
 from tasks.evaluation.monitor_report import changes_table, plot_watch, say_change, say_value
 from tasks.evaluation.series import Change
-from tasks.figures import data_url
 from tasks.observe import Windows
 from tasks.records import Monitored, Spotted
 from tasks.register import REPORT_FILE, flat
@@ -152,9 +151,8 @@ def keep_watch(
 
 def publish(done: Monitored, report: str, figures: "Mapping[str, Figure]", home: Home) -> None:
     """Show the report and its chart in the Prefect UI, and tell whoever listens of each new finding."""
-    for file, figure in figures.items():
-        report = report.replace(f"({file})", f"({data_url(figure, dpi=110)})")
-    show_report("monitor", f"monitor-{done.name}", done.name, done.decision, None, done.run_id, report, home)
+    experiment = f"monitor-{done.name}"
+    show_report("monitor", experiment, done.name, done.decision, None, done.run_id, report, home, figures)
     for each in done.found:
         if not each.known:
             _emit(done, each)

@@ -289,7 +289,7 @@ def test_a_suite_and_what_people_said_are_sorted_by_cause_with_the_fix_and_kept(
     assert "causes.png" in {artifact.path for artifact in client.list_artifacts(found["run_id"])}
     with get_client(sync_client=True) as prefect_client:
         shown = [str(each.data) for each in prefect_client.read_artifacts() if each.key == "diagnose-desk"]
-    assert any(report.splitlines()[0] in text and "█" in text for text in shown)
+    assert any(report.splitlines()[0] in text and "](data:image/png;base64," in text for text in shown)
 
 
 def test_the_command_prints_causes_fixes_and_what_to_type(desk: Home, tmp_path: Path, tandem: Tandem) -> None:

@@ -79,6 +79,9 @@ class AutomationConfig(Strict):
     parameters: dict[str, Any] = Field({})
     """Changes of what the deployment starts with, such as config: {promote: ask}. A text may be a template over the
     event, such as {{ event.payload.sentence }}."""
+    minutes: float = Field(60, ge=0, le=10_080)
+    """Of the findings about a release that come within so many minutes, the first one starts the deployment; people are
+    told of each where nothing is started."""
     notify: str = Field("", pattern=r"^([a-z0-9-]+/[a-z0-9-]+)?$")
     """The Prefect block that tells people, as type/name, such as slack-webhook/on-call, sendgrid-email/team or
     webhook/pager."""
