@@ -8,6 +8,7 @@ import getpass
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -87,6 +88,8 @@ def main() -> None:
     use_services(find_home())
     # before Prefect is imported, which would print every error's traceback beside our own sentence
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries tell those who write code
     try:
         app()
     except RefusedError as error:

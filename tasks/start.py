@@ -103,6 +103,13 @@ def _too_few(version: DataVersion, wanted: FinetuneConfig, config: CurateConfig,
             f"{version.pinned} has {version.train} rows to train on, and {wanted.name} needs {wanted.checks.min_rows} "
             "(checks.min_rows)."
         )
+    dataset = load_choice("datasets", wanted.dataset, DatasetConfig)
+    all_held_out = (f"{DATASETS}{version.name}@newest/held_out",)
+    if dataset.held_out == all_held_out and version.held_out < wanted.gate.min_rows:
+        return (
+            f"{version.pinned} has {version.held_out} held-out rows, and the gate of {wanted.name} judges by no fewer than "
+            f"{wanted.gate.min_rows} (gate.min_rows)."
+        )
     last = max(started, key=lambda before: before.number, default=None)
     if last and version.train - last.train < config.new_rows:
         return (

@@ -107,6 +107,9 @@ def test_too_few_rows_start_nothing_and_a_fine_tune_that_does_not_read_them_is_n
     write_yaml(conf / "sft" / "tiny.yaml", settings | {"checks": {"min_rows": 49}})
     said = tandem("curate", tmp_path / "desk.yaml", "--json")
     assert said.json["reasons"] == ["desk-sft@1 has 48 rows to train on, and tiny needs 49 (checks.min_rows)."]
+    write_yaml(conf / "sft" / "tiny.yaml", settings | {"gate": settings["gate"] | {"min_rows": 500}})
+    [reason] = tandem("curate", tmp_path / "desk.yaml", "--json").json["reasons"]
+    assert reason.endswith("held-out rows, and the gate of tiny judges by no fewer than 500 (gate.min_rows).")
     dataset = yaml.safe_load((conf / "datasets" / "answers.yaml").read_text())
     write_yaml(conf / "datasets" / "answers.yaml", dataset | {"sources": ["datasets:/other@newest"]})
     said = tandem("curate", tmp_path / "desk.yaml")
