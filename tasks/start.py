@@ -107,8 +107,8 @@ def _too_few(version: DataVersion, wanted: FinetuneConfig, config: CurateConfig,
     all_held_out = (f"{DATASETS}{version.name}@newest/held_out",)
     if dataset.held_out == all_held_out and version.held_out < wanted.gate.min_rows:
         return (
-            f"{version.pinned} has {version.held_out} held-out rows, and the gate of {wanted.name} judges by no fewer than "
-            f"{wanted.gate.min_rows} (gate.min_rows)."
+            f"{version.pinned} has {version.held_out} held-out rows, and the gate of {wanted.name} judges by no fewer "
+            f"than {wanted.gate.min_rows} (gate.min_rows)."
         )
     last = max(started, key=lambda before: before.number, default=None)
     if last and version.train - last.train < config.new_rows:
