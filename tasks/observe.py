@@ -7,8 +7,11 @@ from itertools import islice
 import numpy as np
 from prefect import task
 
+from tasks.advice.costs import find_price
+from tasks.config.advice import PricesConfig
+from tasks.config.loading import load_config
 from tasks.config.monitoring import MonitorConfig
-from tasks.config.settings import Home, find_home
+from tasks.config.settings import Home, find_conf, find_home
 from tasks.errors import EmbedderError, StoreError
 from tasks.evaluation.drift import Drift, find_drift, level_of_run
 from tasks.evaluation.series import Change, Kind, Numbers, Series, Way, compare_series
@@ -18,6 +21,8 @@ from tasks.registry.traces import Recorded
 from tasks.releases import part
 from tasks.replay import recorded_of
 from tasks.serving import embedder_of
+
+Measure = tuple[str, Kind, Way, Callable[[Recorded], float | None]]
 
 FEWEST_QUESTIONS = 50
 """Texts of questions on either side below which their distributions are not compared."""
@@ -74,7 +79,7 @@ def compare_answers(config: MonitorConfig, windows: Windows) -> list[Change]:
     """What was measured of the answers, before and now."""
     series = [
         Series(name, kind, bad, _values(read, windows.reference), _values(read, windows.recent))
-        for name, kind, bad, read in MEASURED
+        for name, kind, bad, read in (*MEASURED, *(_priced(config) if config.hosted_model else TOKENS))
     ]
     level = level_of_run(config.false_alarms, config.horizon)
     return compare_series(series, level, config.min_points, config.min_change)
@@ -112,7 +117,7 @@ def _question_length(recorded: Recorded) -> float | None:
     return recorded.inputs.get("characters") if text is None else float(len(text))
 
 
-MEASURED: tuple[tuple[str, Kind, Way, Callable[[Recorded], float | None]], ...] = (
+MEASURED: tuple[Measure, ...] = (
     ("refused", "share", "up", _refused),
     ("cites, of those answered", "share", "down", _cites),
     ("thumbs down, of those rated", "share", "up", lambda one: None if one.thumb is None else float(not one.thumb)),
@@ -123,7 +128,24 @@ MEASURED: tuple[tuple[str, Kind, Way, Callable[[Recorded], float | None]], ...] 
     ("characters of an answer", "level", "either", _answer_length),
     ("seconds, median", "level", "up", lambda one: one.seconds),
     ("seconds, 95 % quantile", "tail", "up", lambda one: one.seconds),
+)
+"""By name: how it is compared, in which direction it gets worse, and how it is read; None where there is nothing."""
+TOKENS: tuple[Measure, ...] = (
     ("tokens read", "level", "up", lambda one: one.tokens and float(one.tokens[0])),
     ("tokens written", "level", "up", lambda one: one.tokens and float(one.tokens[1])),
 )
-"""By name: how it is compared, in which direction it gets worse, and how it is read; None where there is nothing."""
+
+
+def _priced(config: MonitorConfig) -> tuple[Measure, ...]:
+    """What an answer costs in place of its tokens; ConfigError where the model has no price."""
+    prices = load_config(find_conf() / config.prices, PricesConfig)
+    price = find_price(prices.hosted, config.hosted_model, "hosted_model")
+    read, written = (float(each) / 1e6 for each in (price.input_per_million, price.output_per_million))
+    return (
+        (
+            f"cost of an answer, {prices.currency}",
+            "level",
+            "up",
+            lambda one: one.tokens and one.tokens[0] * read + one.tokens[1] * written,
+        ),
+    )

@@ -20,7 +20,8 @@ from tasks.answering.service.tracing import RELEASE_TAG
 from tasks.config.answering import PolicyConfig
 from tasks.config.monitoring import MonitorConfig
 from tasks.config.settings import Home
-from tasks.observe import read_windows
+from tasks.errors import ConfigError
+from tasks.observe import compare_answers, read_windows
 from tasks.records import AdapterManifest
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.runs import read_text
@@ -195,6 +196,18 @@ def test_the_windows_hold_the_first_and_the_newest_answers_in_order_with_what_pe
     assert last.scores == (0.56,)
     later = configured(experiment="told", reference_from=windows.recent[0].at + 0.0015)
     assert len(read_windows(later, shared).reference) == NOW - 1
+
+
+def test_with_a_model_that_has_prices_what_answers_cost_is_compared_in_place_of_their_tokens(shared: Home) -> None:
+    client = connect(shared)
+    record(client, "priced", asked(BEFORE + NOW))
+    config = configured(experiment="priced", hosted_model="large")  # at 5 and 15 a million, as conf/prices.yaml has it
+    windows = read_windows(config, shared)
+    changes = {change.name: change for change in compare_answers(config, windows)}
+    assert "tokens read" not in changes
+    assert changes["cost of an answer, $"].before == pytest.approx(204 * 5e-6 + 32 * 15e-6)  # the median of both
+    with pytest.raises(ConfigError, match="hosted_model: the prices have no huge; they have large"):
+        compare_answers(configured(hosted_model="huge"), windows)
 
 
 def test_a_source_is_as_old_as_its_last_good_listing_and_its_last_change(

@@ -166,15 +166,15 @@ class _Costs:
         self._case, self._prices = case, prices
         self._rate, self._months = exact(prices.engineer_hour), case.months
         self._hours = exact(prices.hours_in_month)
-        self._gpu = exact(_find(prices.gpus, case.gpu, "gpu").hour)
+        self._gpu = exact(find_price(prices.gpus, case.gpu, "gpu").hour)
         self._out, self._alone = exact(case.tokens_out), exact(case.tokens_in_alone)
         self._in = exact(case.tokens_in)
         self._searched = 1 - exact(case.alone_share)
 
     def ways(self) -> list[Way]:
         case, prices, own = self._case, self._prices, self._prices.beside_own
-        hosted = _find(prices.hosted, case.hosted_model, "hosted_model")
-        tuned = _find(prices.hosted, case.tuned_model, "tuned_model") if case.tuned_model else None
+        hosted = find_price(prices.hosted, case.hosted_model, "hosted_model")
+        tuned = find_price(prices.hosted, case.tuned_model, "tuned_model") if case.tuned_model else None
         beside = prices.beside_hosted if tuned else own
         retrieval = {"build retrieval": self._built(case.retrieval_build_hours)}
         retrieval |= {"upkeep of retrieval": self._people(case.retrieval_upkeep_hours)}
@@ -247,7 +247,8 @@ class _Costs:
         return exact(hours) * self._rate
 
 
-def _find(prices: Sequence[P], name: str, field: str) -> P:
+def find_price(prices: Sequence[P], name: str, field: str) -> P:
+    """The price of that name; ConfigError, which names the field that asks for it, where there is none."""
     for price in prices:
         if price.name == name:
             return price
