@@ -16,7 +16,7 @@ from tasks.mend import protect_versions
 from tasks.promote import moving
 from tasks.register import REPORT_FILE, VERDICT_TAG
 from tasks.registry.connection import MlflowClient, connect
-from tasks.registry.pointers import delete_version, protected
+from tasks.registry.pointers import delete_version, held, protected
 from tasks.registry.removal import empty_run, runs_without_version
 from tasks.registry.versions import get, list_versions
 
@@ -54,16 +54,18 @@ def remove_versions(name: str, numbers: Collection[int], home: Home) -> None:
     """Delete versions, and the files that no version needs, those that an earlier call left behind among them.
 
     Raises:
-        RefusedError: one of them was put live, or into a release, meanwhile.
+        RefusedError: one of them was put live, or into a release, or the model was held, meanwhile.
         BusyError: a night is under way.
     """
     with model_lock(home.locks, name, 0):
-        _remove(name, numbers, home)
+        _remove(name, numbers, home, unless_held=True)
 
 
-def _remove(name: str, numbers: Collection[int], home: Home) -> int:
+def _remove(name: str, numbers: Collection[int], home: Home, unless_held: bool = False) -> int:
     """The caller holds the model's lock."""
     with moving(name, home) as client:
+        if unless_held and numbers and (why := held(client, name)):
+            raise RefusedError(f"{name} is held, so no version of it was removed: {why}")
         for number in numbers:
             delete_version(client, name, number)
         list(protect_versions(client, name))

@@ -15,6 +15,7 @@ from flows.maintain import maintain
 from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import Home
 from tasks.doctor import examine
+from tasks.errors import RefusedError
 from tasks.housekeeping import find_due, space
 from tasks.index.cache import ContentCache, VectorCache
 from tasks.index.store import IndexStore
@@ -119,6 +120,18 @@ def test_a_version_that_is_kept_and_a_model_that_is_held_stay(
     client = connect(home_of_nights)
     protect(client, "docs", *([1] if protect is keep else []), by="ann", reason="the auditors")
     assert "versions" not in due(home_of_nights)
+
+
+@pytest.mark.parametrize("protect", [hold, keep])
+def test_what_is_kept_or_held_while_the_maintenance_is_under_way_stays(
+    home_of_nights: Home, protect: Callable[..., object]
+) -> None:
+    found = {each.removal.kind: each for each in find_due(STRICT, home_of_nights, time.time())}
+    client = connect(home_of_nights)
+    protect(client, "docs", *([1] if protect is keep else []), by="ann", reason="the auditors")
+    with pytest.raises(RefusedError, match="the auditors"):
+        found["versions"].act()
+    assert versions(home_of_nights) == [1, 2, 3]
 
 
 STORE, REGISTRY = "tasks.index.store:IndexStore", "mlflow.tracking._model_registry.client:ModelRegistryClient"
