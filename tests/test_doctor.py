@@ -5,6 +5,7 @@ import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from tasks.doctor import examine
 from tasks.index.store import IndexStore
 from tasks.mend import mend_all
 from tasks.promote import promote_by_hand
+from tasks.records import AdapterManifest
 from tasks.registry.connection import connect
 from tasks.registry.pointers import HOLD_TAG, propose
 from tasks.registry.runs import PROCESS_TAG, start_run
 from tasks.registry.versions import load_manifest
 from tests.command import Tandem
 from tests.homes import copy_home, use_home
-from tests.released import move, two_releases
+from tests.released import move, register_manifest, two_releases
 
 
 @pytest.fixture
@@ -175,6 +177,18 @@ def test_a_release_whose_part_is_gone_goes_before_what_is_left_of_the_part(
     assert (first, both) == ("tandem remove desk 1", "tandem remove desk 1; tandem remove docs 1")
     follow(both, tandem)
     assert found(home) == []
+
+
+def test_an_adapter_whose_files_are_gone_is_named_and_goes(
+    client: MlflowClient, home_of_nights: Home, tandem: Tandem
+) -> None:
+    base = {"model": "tiny", "revision": None}
+    manifest = AdapterManifest("tone", "v1", "sft", base, "", "", "", "", "", 1, {})
+    register_manifest(client, "tone", asdict(manifest), "tasks.adapters:answering")
+    [(said, remedy)] = found(home_of_nights)
+    assert said == "tone: version 1 can no longer be used: the files of tone version 1 are gone"
+    follow(remedy, tandem)
+    assert found(home_of_nights) == []
 
 
 def test_a_part_of_the_live_release_that_is_gone_is_told_of_the_release(
