@@ -4,12 +4,14 @@ from datetime import date
 
 from prefect import flow
 
+from tasks.advice.costs import load_prices
+from tasks.advice.weighing import summarise, weigh
 from tasks.config.advice import CaseConfig
 from tasks.config.settings import find_home
 from tasks.measure import measure
 from tasks.passing import whole
 from tasks.records import Advised
-from tasks.report_advice import draw, keep_advice, load_prices, publish, summarise, weigh, write_report
+from tasks.report_advice import draw, keep_advice, publish, write_report
 from tasks.timing import timed
 from tasks.tracking import mlflow_run
 
@@ -21,7 +23,7 @@ def advise(config: CaseConfig) -> Advised:
     Args:
         config: The workload, and whose measurements count.
     """
-    home, prices = find_home(), load_prices(config)
+    home, prices = find_home(), load_prices(config.prices)
     seconds: dict[str, float] = {}
     with mlflow_run(f"advice-{config.name}", config.name) as run_id:
         with timed(seconds, "measure"):

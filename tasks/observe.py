@@ -7,11 +7,9 @@ from itertools import islice
 import numpy as np
 from prefect import task
 
-from tasks.advice.costs import find_price
-from tasks.config.advice import PricesConfig
-from tasks.config.loading import load_config
+from tasks.advice.costs import find_price, load_prices
 from tasks.config.monitoring import MonitorConfig
-from tasks.config.settings import Home, find_conf, find_home
+from tasks.config.settings import Home, find_home
 from tasks.errors import EmbedderError, StoreError
 from tasks.evaluation.drift import Drift, find_drift, level_of_run
 from tasks.evaluation.series import Change, Kind, Numbers, Series, Way, compare_series
@@ -138,7 +136,7 @@ TOKENS: tuple[Measure, ...] = (
 
 def _priced(config: MonitorConfig) -> tuple[Measure, ...]:
     """What an answer costs in place of its tokens; ConfigError where the model has no price."""
-    prices = load_config(find_conf() / config.prices, PricesConfig)
+    prices = load_prices(config.prices)
     price = find_price(prices.hosted, config.hosted_model, "hosted_model")
     read, written = (float(each) / 1e6 for each in (price.input_per_million, price.output_per_million))
     return (

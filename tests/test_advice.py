@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.advice.costs import BreakEven, Way, break_evens, cents, cheapest, reach, rounded, ways
+from tasks.advice.costs import BreakEven, Way, break_evens, cents, cheapest, load_prices, reach, rounded, ways
 from tasks.advice.dimensions import stale
 from tasks.advice.questions import own_situation, questions, situations, steps
 from tasks.advice.recommendation import flips, rank, shares
 from tasks.advice.sensitivity import tornado
+from tasks.advice.weighing import summarise, weigh
 from tasks.config.advice import CaseConfig, PricesConfig
 from tasks.config.loading import load_config, parse_config
 from tasks.errors import ConfigError
-from tasks.report_advice import load_prices, summarise, weigh, write_report
+from tasks.report_advice import write_report
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 HOSTED, OWN = "hosted API with retrieval", "own model with retrieval"
@@ -305,7 +306,7 @@ def test_what_the_case_forbids_is_ruled_out_whatever_it_scores() -> None:
 )
 def test_the_cases_of_conf_get_what_the_field_would_advise(name: str, advised: str, way: str, situation: str) -> None:
     case = load_config(CONF / "cases" / f"{name}.yaml", CaseConfig)
-    ranking = rank(case, load_prices(case))
+    ranking = rank(case, load_prices(case.prices))
     assert ranking.first == advised
     chosen = cheapest(ranking.ways, ranking.first, Fraction(case.requests))  # type: ignore[arg-type]
     assert chosen
@@ -320,7 +321,7 @@ def test_the_cases_of_conf_get_what_the_field_would_advise(name: str, advised: s
 
 
 def test_a_flip_is_where_the_advice_changes_and_just_before_it_does_not() -> None:
-    case, prices = load_config(CONF / "cases" / "brand_support.yaml", CaseConfig), load_prices(case_of())
+    case, prices = load_config(CONF / "cases" / "brand_support.yaml", CaseConfig), load_prices(case_of().prices)
     every = flips(case, prices)
     found = {flip.field: flip for flip in every}
     assert rank(case, prices).first == "both"
@@ -336,7 +337,7 @@ def test_a_flip_is_where_the_advice_changes_and_just_before_it_does_not() -> Non
 
 
 def test_draws_are_the_same_for_a_seed_and_none_differs_where_nothing_varies() -> None:
-    case, prices = load_config(CONF / "cases" / "triage.yaml", CaseConfig), load_prices(case_of())
+    case, prices = load_config(CONF / "cases" / "triage.yaml", CaseConfig), load_prices(case_of().prices)
     fewer = case.model_copy(update={"draws": 200})
     found = shares(fewer, prices, ())
     assert found == shares(fewer, prices, ())

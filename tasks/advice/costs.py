@@ -13,6 +13,8 @@ from math import ceil, floor, log10
 from typing import Literal, TypeVar
 
 from tasks.config.advice import CaseConfig, GpuPrice, HostedPrice, PricesConfig, ServicesPrice
+from tasks.config.loading import load_config
+from tasks.config.settings import find_conf
 from tasks.errors import ConfigError
 
 P = TypeVar("P", HostedPrice, GpuPrice)
@@ -245,6 +247,11 @@ class _Costs:
 
     def _people(self, hours: float) -> Fraction:
         return exact(hours) * self._rate
+
+
+def load_prices(file: str) -> PricesConfig:
+    """A file of prices under conf/. Raises ConfigError where it is not there, or has a mistake."""
+    return load_config(find_conf() / file, PricesConfig)
 
 
 def find_price(prices: Sequence[P], name: str, field: str) -> P:

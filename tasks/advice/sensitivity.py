@@ -7,26 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 from tasks.advice.costs import cents, ways
-from tasks.advice.recommendation import fitting
+from tasks.advice.recommendation import NUMBERS, fitting
 from tasks.config.advice import CaseConfig, PricesConfig
 
-FIELDS = (
-    "requests",
-    "tokens_in",
-    "tokens_in_alone",
-    "tokens_out",
-    "alone_share",
-    "index_gb",
-    "gpu_tokens_per_second",
-    "peak",
-    "trainings_a_year",
-    "training_gpu_hours",
-    "training_cost",
-    "retrieval_build_hours",
-    "retrieval_upkeep_hours",
-    "tuning_build_hours",
-    "tuning_upkeep_hours",
-)
 SEARCHES = ("retrieval_per_month", "retrieval_per_request")
 PRICES = {
     "price of tokens read": ("hosted", ("input_per_million",)),
@@ -73,14 +56,15 @@ def tornado(case: CaseConfig, prices: PricesConfig, way: str) -> list[Swing]:
 
 def _costs(case: CaseConfig, prices: PricesConfig, name: str) -> tuple[Fraction, str]:
     requests = Fraction(case.requests)
-    costs = {way.name: way.cost(requests) for way in ways(case, prices) if not way.forbidden}
-    return costs[name], min(costs, key=costs.__getitem__)
+    found = {way.name: way for way in ways(case, prices)}
+    allowed = [each for each, way in found.items() if not way.forbidden]
+    return found[name].cost(requests), min(allowed, key=lambda each: found[each].cost(requests), default="none")
 
 
 def _varied(case: CaseConfig, prices: PricesConfig) -> Iterator[tuple[str, Inputs, Inputs]]:
     """By what is varied, the inputs with less and with more of it."""
     less, more = 1 - case.swing, 1 + case.swing
-    for name in FIELDS:
+    for name in NUMBERS:
         yield name, (_field(case, name, less), prices), (_field(case, name, more), prices)
     for name, (part, amounts) in PRICES.items():
         yield name, (case, _price(prices, part, amounts, less)), (case, _price(prices, part, amounts, more))
