@@ -77,7 +77,7 @@ def compare_answers(config: MonitorConfig, windows: Windows) -> list[Change]:
     """What was measured of the answers, before and now."""
     series = [
         Series(name, kind, bad, _values(read, windows.reference), _values(read, windows.recent))
-        for name, kind, bad, read in (*MEASURED, *(_priced(config) if config.hosted_model else TOKENS))
+        for name, kind, bad, read in (*MEASURED, *([_cost(config)] if config.hosted_model else TOKENS))
     ]
     level = level_of_run(config.false_alarms, config.horizon)
     return compare_series(series, level, config.min_points, config.min_change)
@@ -134,16 +134,10 @@ TOKENS: tuple[Measure, ...] = (
 )
 
 
-def _priced(config: MonitorConfig) -> tuple[Measure, ...]:
+def _cost(config: MonitorConfig) -> Measure:
     """What an answer costs in place of its tokens; ConfigError where the model has no price."""
     prices = load_prices(config.prices)
     price = find_price(prices.hosted, config.hosted_model, "hosted_model")
     read, written = (float(each) / 1e6 for each in (price.input_per_million, price.output_per_million))
-    return (
-        (
-            f"cost of an answer, {prices.currency}",
-            "level",
-            "up",
-            lambda one: one.tokens and one.tokens[0] * read + one.tokens[1] * written,
-        ),
-    )
+    name = f"cost of an answer, {prices.currency}"
+    return name, "level", "up", lambda one: one.tokens and one.tokens[0] * read + one.tokens[1] * written
