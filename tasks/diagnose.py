@@ -10,7 +10,7 @@ from tasks.answering.assistant import SPARE, Assistant
 from tasks.answering.conflicts import contradict, find_conflict
 from tasks.answering.extractive import ExtractiveGenerator
 from tasks.answering.filters import screen_passages
-from tasks.answering.sentences import content_words, split
+from tasks.answering.sentences import content_words, split, without_frame
 from tasks.answering.service.tracing import TENANT_TAG
 from tasks.config.answering import FiltersConfig, PolicyConfig
 from tasks.config.diagnosis import DiagnoseConfig, FormConfig
@@ -214,7 +214,9 @@ def _fails_again(row: Row, trace: Recorded, config: DiagnoseConfig) -> bool:
 
 def _wanted(query: GoldenQuery, config: DiagnoseConfig) -> Wanted:
     """A correction is a sentence in a person's own words, a golden answer is quoted from a document."""
-    return Wanted(query.query, query.answers, config.same_facts, QUOTED if query.relevant else 1)
+    if query.relevant:
+        return Wanted(query.query, query.answers, config.same_facts, QUOTED)
+    return Wanted(query.query, tuple(map(without_frame, query.answers)), config.same_facts)
 
 
 def _may_see(query: GoldenQuery, passage: Passage) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 
+from tasks.answering.sentences import without_frame
 from tasks.config.diagnosis import DiagnoseConfig
 from tasks.config.settings import Home
 from tasks.diagnose import broken_form, questions_of
@@ -173,6 +174,11 @@ def test_words_of_the_question_and_other_figures_are_no_facts_of_the_answer() ->
     quoted = replace(wanted, answers=("ten o'clock",), least=3)
     assert quoted.stands_in("It leaves at ten o'clock.")
     assert not quoted.stands_in("Ten men look at the clock.")
+
+
+def test_of_a_sentence_that_corrects_an_answer_what_frames_it_does_not_count() -> None:
+    assert without_frame("It is the grey cloth, and that of the desk.") == "grey cloth, and that of the desk."
+    assert without_frame("It was.") == "It was."
 
 
 def test_an_answer_is_held_to_the_form_that_is_asked_for(tmp_path: Path) -> None:

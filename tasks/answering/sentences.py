@@ -38,6 +38,13 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(map(_stem, [word for word in words if word not in STOP_WORDS] or words))
 
 
+def without_frame(text: str) -> str:
+    """Without the stop words at its ends, such as those of "It is …"; as it is where it has no other words."""
+    words = text.split()
+    telling = [place for place, word in enumerate(words) if set(WORD.findall(word.casefold())) - STOP_WORDS]
+    return " ".join(words[telling[0] : telling[-1] + 1]) if telling else text
+
+
 def _stem(word: str) -> str:
     return word[:STEM] if word.isalpha() else word
 
