@@ -4,7 +4,7 @@ import re
 from math import log
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.answering.extractive import ExtractiveGenerator, weigh
@@ -72,6 +72,7 @@ def test_title_and_headings_count_for_the_passage_and_not_for_its_sentences() ->
 
 
 @given(TEXTS, st.text(alphabet="ab 1", max_size=12))
+@example(["<a.<1"], "a")
 def test_a_sentence_covers_no_more_than_its_passage_and_that_no_more_than_everything(
     texts: list[str], question: str
 ) -> None:

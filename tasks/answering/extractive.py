@@ -57,6 +57,10 @@ class ExtractiveGenerator:
         return Generated(" ".join(f"{sentence} [{number}]" for sentence, number in best))
 
 
+def _words(passage: Passage) -> frozenset[str]:
+    return content_words(" ".join((passage.title or "", *passage.heading, passage.text)))
+
+
 def weigh(question: str, passages: Sequence[Passage]) -> list[Evidence]:
     """What each passage and its sentences cover of the question.
 
@@ -74,7 +78,7 @@ def weigh(question: str, passages: Sequence[Passage]) -> list[Evidence]:
 
     return [
         Evidence(
-            share(asked & content_words(" ".join((passage.title or "", *passage.heading, passage.text)))),
+            share((asked & _words(passage)).union(*words)),  # a sentence of stop words alone has some, its passage none
             tuple(zip(of, map(share, words), strict=True)),
         )
         for passage, of, words in zip(passages, sentences, covered, strict=True)
