@@ -471,19 +471,18 @@ def test_a_key_over_its_pace_is_told_when_to_come_back_and_the_others_are_answer
 
 
 def test_openais_own_client_comes_back_when_it_may(shared: Home) -> None:
-    with served(shared, limits={"requests_per_minute": 60}) as serving:
+    # of so few there is room for one more after six seconds only, however slow the machine is
+    with served(shared, limits={"requests_per_minute": 10}) as serving, client_of(serving) as client:
         while serving.search(k=1).status_code != 429:  # without keys it is one limit for everybody
             pass
-        with client_of(serving) as client:
-            with pytest.raises(openai.RateLimitError, match="requests_per_minute is 60"):
-                for _ in range(60):  # every second there is room for one more
-                    client.models.list()
-            refused = serving.metric("tandem_limited_total{")
-            begun = time.monotonic()
-            patient = client.with_options(max_retries=1)
-            done = patient.chat.completions.create(model=NAME, messages=[{"role": "user", "content": QUESTION}])
+        with pytest.raises(openai.RateLimitError, match="requests_per_minute is 10"):
+            client.models.list()
+        refused = serving.metric("tandem_limited_total{")
+        begun = time.monotonic()
+        patient = client.with_options(max_retries=1)
+        done = patient.chat.completions.create(model=NAME, messages=[{"role": "user", "content": QUESTION}])
         assert done.model == "desk@2"
-        assert 0.9 < time.monotonic() - begun < 10
+        assert 0.9 < time.monotonic() - begun < 15
         assert serving.metric("tandem_limited_total{") == refused + 1
 
 
