@@ -77,6 +77,8 @@ def sift(drafted: Sequence[Drafted], before: Sequence[Draft], in_use: InUse, con
     """
     left_out = Counter(each for each in drafted if isinstance(each, str))
     new = [row for row in drafted if isinstance(row, Draft)]
+    if not new:
+        return Sifted((), left_out)
     clusters = _Clusters(new, before, in_use, config)
     counts = _Caps(config.caps, before)
     rows: dict[Place, Draft] = {}
@@ -97,6 +99,8 @@ def sift(drafted: Sequence[Drafted], before: Sequence[Draft], in_use: InUse, con
 def leaking(rows: Iterable[Draft], in_use: InUse, config: CurateConfig) -> set[str]:
     """The ids of the rows that are, by now, near a question of the evaluation."""
     own = list(rows)
+    if not own:
+        return set()
     numbers = _number([*in_use.evaluated, *(row.question for row in own)], [], config)
     evaluated = set(numbers[: len(in_use.evaluated)])
     return {row.id for row, number in zip(own, numbers[len(in_use.evaluated) :], strict=True) if number in evaluated}

@@ -35,13 +35,13 @@ class MonitorConfig(Strict):
     """Least chance that a new question looks newer than an earlier one to count as drift; 0.5 says they are alike."""
     min_points: Share = 0.05
     """Least change of a share, such as that of refusals, to count."""
+    min_change: float = Field(0.1, ge=0, le=100)
+    """Least change of a median or quantile, as a share of what it was, to count."""
     hosted_model: str = ""
     """The model of `prices` by which tokens are compared as what an answer costs; as tokens read and written, if
     empty."""
     prices: str = "prices.yaml"
     """File of prices under conf/."""
-    min_change: float = Field(0.1, ge=0, le=100)
-    """Least change of a median or quantile, as a share of what it was, to count."""
     max_source_days: float = Field(2, gt=0, le=3650)
     """A source that was not listed without an error for so long is stale."""
     max_unchanged_days: float = Field(0, ge=0, le=3650)
