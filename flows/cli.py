@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -31,6 +31,7 @@ from flows.printing import (
     print_night,
     print_passages,
     print_release,
+    print_schedules,
     print_services,
     print_shadowed,
     print_table,
@@ -58,7 +59,9 @@ if TYPE_CHECKING:
         Night,
         Released,
         Shadowed,
+        Trouble,
     )
+    from tasks.schedules import ScheduleState
 
 app = typer.Typer(
     name="tandem",
@@ -418,20 +421,27 @@ def watch() -> None:
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """What is live, what waits, what is held; and whether the services of `tandem up` run."""
+    """What is live, what waits, what is held; whether the services of `tandem up` run, and the schedules work."""
     from tasks.registry.connection import connect
     from tasks.registry.pointers import pointers
     from tasks.registry.versions import list_names
 
     services = _service_rows(read_services(find_home()))
+    schedules, issues = _schedules()
     if not as_json:
         print_services(services)
+        print_schedules(schedules, issues)
     client = connect(find_home())
     rows = [{"name": name, **asdict(pointers(client, name))} for name in list_names(client)]
     columns = ["name", "champion", "candidate", "previous", "hold"]
     _show(
         as_json,
-        {"models": rows, "services": services},
+        {
+            "models": rows,
+            "services": services,
+            "schedules": [asdict(schedule) for schedule in schedules],
+            "issues": [asdict(issue) for issue in issues],
+        },
         lambda: print_table(columns, [[row[c] for c in columns] for row in rows]),
     )
 
@@ -569,14 +579,15 @@ def deploy(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check pointers, versions, tables, runs and the ledger; print the command that mends what does not fit."""
-    from tasks.doctor import examine
+    """Check pointers, versions, tables, runs, the ledger, services and schedules; print the command that mends each."""
+    from tasks.doctor import examine, left_alone
 
-    findings = examine(find_home())
+    findings, others = [*examine(find_home()), *_schedules()[1]], left_alone(find_home())
+    lines = [f"{finding.what}\n    {finding.remedy}" for finding in findings] or ["Everything is in order."]
     _show(
         as_json,
-        {"findings": [asdict(finding) for finding in findings]},
-        lambda: print("\n".join(f"{f.what}\n    {f.remedy}" for f in findings) or "Everything is in order."),
+        {"findings": [asdict(finding) for finding in findings], "left_alone": others},
+        lambda: print("\n".join([*lines, *others])),
     )
     raise typer.Exit(1 if findings else 0)
 
@@ -804,8 +815,10 @@ def _show_move(as_json: bool, move: "Move", text: str) -> None:
 def _service_rows(services: "Mapping[str, Service]") -> list[dict[str, Any]]:
     if not services:
         return []
+    from tasks.logs import read_errors
     from tasks.services import condition
 
+    yesterday = datetime.now(UTC) - timedelta(days=1)
     return [
         {
             "name": service.name,
@@ -813,10 +826,27 @@ def _service_rows(services: "Mapping[str, Service]") -> list[dict[str, Any]]:
             "address": service.address,
             "pid": service.pid,
             "since": _local(service.started),
+            "errors": sum(1 for _ in read_errors(log_of(find_home(), service.name), yesterday)),
             "log": str(log_of(find_home(), service.name)),
         }
         for service in services.values()
     ]
+
+
+def _schedules() -> "tuple[list[ScheduleState], list[Trouble]]":
+    """The schedules of the Prefect server that is set, and what is wrong with services and schedules."""
+    from tasks.services import examine_services
+
+    home = find_home()
+    gone = examine_services(home)
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return [], gone
+    from tasks.schedules import examine_schedules
+
+    own = read_services(home).get("prefect")
+    schedules, issues = examine_schedules(url, log_of(home, "prefect") if own else None, datetime.now(UTC))
+    return schedules, [*gone, *issues]
 
 
 def _close(done: Any, as_json: bool, show: Callable[[Any], None], *good: str) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,33 @@ if TYPE_CHECKING:
         Night,
         Released,
         Shadowed,
+        Trouble,
     )
+    from tasks.schedules import ScheduleState
 
 VENV = ".venv/bin"
 
 
 def print_services(rows: Sequence[dict[str, Any]]) -> None:
     if rows:
-        columns = ["name", "condition", "address", "pid", "since", "log"]
-        print_table(columns, [[row[column] for column in columns] for row in rows])
+        columns = ["name", "condition", "address", "pid", "since", "errors", "log"]
+        print_table([*columns[:5], "errors in 24 h", "log"], [[row[column] for column in columns] for row in rows])
         print()
+
+
+def print_schedules(schedules: "Sequence[ScheduleState]", issues: "Sequence[Trouble]") -> None:
+    if schedules:
+        rows = [
+            [each.deployment, each.schedule, _minute(each.next), _minute(each.last), each.ended] for each in schedules
+        ]
+        print_table(["deployment", "schedule", "next run", "last run", "ended"], rows)
+        print()
+    for issue in issues:
+        print(f"{issue.what}\n    {issue.remedy}")
+
+
+def _minute(moment: datetime | None) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else "none"
 
 
 def print_night(night: "Night") -> None:
@@ -221,6 +239,8 @@ def print_housekeeping(done: "Housekeeping") -> None:
         print(f"- {sentence}")
     for trouble in done.troubles:
         print(f"{trouble.what}\n    {trouble.remedy}")
+    for sentence in done.left_alone:
+        print(sentence)
     if not done.applied:
         print("Nothing was changed: `--apply`, or `apply: true` in the file, does it.")
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import Flow, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.schedules import Cron
 from prefect.workers.process import ProcessWorker
 
 from tasks.automations import Installed, install, prepare_automations
-from tasks.config.deployments import Deployment, DeploymentsConfig, WorkPool
+from tasks.config.deployments import Deployment, DeploymentsConfig
 from tasks.config.loading import load_config
 from tasks.recover import HEARTBEAT, tags_of
 
@@ -37,7 +37,7 @@ def deploy_all(config: DeploymentsConfig, root: Path) -> tuple[list[str], Instal
     """
     deployments = prepare_all(config, root)
     automations = prepare_automations(config, deployments, root)
-    create_pools(config.work_pools)
+    create_pools(config)
     return [apply(prepared) for prepared in deployments], install(automations)
 
 
@@ -52,11 +52,11 @@ def apply(prepared: RunnerDeployment) -> str:
     return f"{prepared.flow_name}/{prepared.name}"
 
 
-def create_pools(pools: tuple[WorkPool, ...]) -> None:
-    """Create the work pools that are missing, and give the others their limits."""
+def create_pools(config: DeploymentsConfig) -> None:
+    """Create the work pools and queues that are missing, and give the others their limits."""
     template = ProcessWorker.get_default_base_job_template()  # without it each worker would try to set it at first
     with get_client(sync_client=True) as client:
-        for pool in pools:
+        for pool in config.work_pools:
             try:
                 client.create_work_pool(
                     WorkPoolCreate(
@@ -65,6 +65,17 @@ def create_pools(pools: tuple[WorkPool, ...]) -> None:
                 )
             except ObjectAlreadyExists:
                 client.update_work_pool(pool.name, WorkPoolUpdate(concurrency_limit=pool.limit))
+        for deployment in config.deployments:
+            if deployment.limit:
+                _create_queue(client, deployment.work_pool, deployment.name, deployment.limit)
+
+
+def _create_queue(client: SyncPrefectClient, pool: str, name: str, limit: int) -> None:
+    try:
+        client.create_work_queue(name, work_pool_name=pool, concurrency_limit=limit)
+    except ObjectAlreadyExists:
+        queue = client.read_work_queue_by_name(name, work_pool_name=pool)
+        client.update_work_queue(queue.id, concurrency_limit=limit)
 
 
 def prepare(deployment: Deployment, timezone: str, root: Path) -> RunnerDeployment:
@@ -79,12 +90,9 @@ def prepare(deployment: Deployment, timezone: str, root: Path) -> RunnerDeployme
         schedule=Cron(deployment.cron, timezone=timezone, active=not deployment.paused) if deployment.cron else None,
         parameters={"config": read_config(root / deployment.config, flow)} if deployment.config else None,
         job_variables={"env": environment | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT.seconds)}},
-        # The slot is leased: where a machine goes down with its run, the next one need not wait for it.
-        concurrency_limit=ConcurrencyLimitConfig(
-            limit=deployment.limit, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
-        )
-        if deployment.limit
-        else None,
+        # A limit of the deployment itself would be leased: Prefect's server keeps leases in memory, and its restart
+        # would end every run that holds one.
+        work_queue_name=deployment.name if deployment.limit else "default",
     )
     return cast(RunnerDeployment, prepared)
 

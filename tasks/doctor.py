@@ -7,7 +7,7 @@ from typing import Any
 from tasks.adapters import ADAPTER_FILE
 from tasks.config.settings import Home
 from tasks.errors import RegistryError, StoreError, TandemError
-from tasks.index.store import IndexStore, list_tables
+from tasks.index.store import IndexStore, list_foreign_tables, list_tables
 from tasks.proof import prove
 from tasks.records import Trouble, kind_of, number_of
 from tasks.registry import ledger
@@ -30,6 +30,14 @@ def examine(home: Home) -> list[Trouble]:
         trouble
         for name in sorted(names)
         for trouble in (_examine(client, name, home) if name in registered else _examine_rest(client, name, home))
+    ]
+
+
+def left_alone(home: Home) -> list[str]:
+    """What lies beside Tandem's own and is neither checked nor removed, as sentences."""
+    return [
+        f"the table {table} in {home.lancedb} was not written by Tandem: it is left alone"
+        for table in list_foreign_tables(home.lancedb)
     ]
 
 

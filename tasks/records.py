@@ -656,6 +656,8 @@ class Housekeeping:
     """What is wrong still."""
     space: dict[str, tuple[int, int]]
     """Bytes before and after, by the kind of what takes them."""
+    left_alone: tuple[str, ...] = ()
+    """What others keep in the same place, as sentences."""
     seconds: dict[str, float] = field(default_factory=dict)
     run_id: str = ""
     """In MLflow."""

@@ -8,6 +8,7 @@ from prefect import task
 
 from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import Home, find_home
+from tasks.doctor import left_alone
 from tasks.records import Housekeeping, Removal, Trouble
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
@@ -33,6 +34,7 @@ def summarise(
         mended=tuple(mended),
         troubles=tuple(troubles),
         space={kind: (before[kind], after[kind]) for kind in after},
+        left_alone=tuple(left_alone(find_home())),
         seconds=seconds,
         run_id=run_id,
     )
@@ -58,6 +60,8 @@ def write_report(config: MaintainConfig, done: Housekeeping) -> str:
         markdown_table(["what", "what mends it"], [[each.what, f"`{each.remedy}`"] for each in done.troubles])
         if done.troubles
         else "Nothing: pointers, versions, tables, runs and the ledger fit one another.",
+        "## Left alone" if done.left_alone else "",
+        "\n".join(f"- {sentence}" for sentence in done.left_alone),
         "## Time",
         markdown_table(["step", "seconds"], [[step, f"{spent:.2f}"] for step, spent in done.seconds.items()]),
     ]

@@ -26,6 +26,7 @@ from tasks.config.services import ADDRESSES, Service, log_of, read_services, run
 from tasks.config.settings import Home
 from tasks.databases import prepare_prefect_home
 from tasks.errors import ConfigError, ServerError
+from tasks.records import Trouble
 
 MARK = "TANDEM_SERVICES_OF"
 HOST = "127.0.0.1"
@@ -86,6 +87,16 @@ def condition(service: Service) -> str:
     return "running"
 
 
+def examine_services(home: Home) -> list[Trouble]:
+    """Every service that was started and not stopped, and that does not work."""
+    conditions = {name: condition(service) for name, service in read_services(home).items()}
+    return [
+        Trouble(f"the service {name} {'is gone' if state == 'gone' else state}: see {log_of(home, name)}", "tandem up")
+        for name, state in conditions.items()
+        if state != "running"
+    ]
+
+
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
     """One `up` or `down` of a home at a time."""
@@ -137,7 +148,7 @@ def _mlflow_server(home: Home, port: int) -> tuple[list[str], dict[str, str]]:
         client.search_experiments(max_results=1)  # names a database of another MLflow's, which the app would serve
     log_config = files("mlflow") / "server" / "uvicorn_log_config.yaml"
     command = [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port), "--log-config", str(log_config)]
-    return [*command, "mlflow.server.fastapi_app:app"], {
+    return [*command, "--no-access-log", "mlflow.server.fastapi_app:app"], {
         "_MLFLOW_SERVER_FILE_STORE": home.tracking_uri,
         "_MLFLOW_SERVER_ARTIFACT_ROOT": (home.mlruns / "artifacts").as_uri(),
         "_MLFLOW_SGI_NAME": "uvicorn",
@@ -174,7 +185,7 @@ def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig,
     workers = _start_workers(home, services, config)
     if "prefect" in services:
         _wait_for_answer(home, services["prefect"])
-    create_pools(config.work_pools)
+    create_pools(config)
     for deployment in deployments:
         apply(deployment)
     install(automations)
@@ -226,6 +237,9 @@ def _start(
         # its pages ask the server they came from; by default they would ask port 4200, whatever its port is
         "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", "/api"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # the command that starts it prints no log lines, and a service that fails must say so in its log
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": "%Y-%m-%d %H:%M:%S",
         # flow runs older than 90 days go, as events do, or its database would grow for ever
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": os.environ.get(
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED", "events,flow_runs"

@@ -12,7 +12,8 @@ from uuid import UUID
 import pytest
 import yaml
 from prefect import get_client
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy, FlowRun, StateType
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
@@ -103,13 +104,37 @@ def test_the_reindex_is_scheduled_at_two_at_night_in_the_configured_time_zone(de
     assert form["definitions"]["SourceConfig"]["properties"]["location"]["description"]
 
 
-def test_one_night_runs_at_a_time_and_the_next_waits_for_it(deployed: str) -> None:
+def test_one_night_runs_at_a_time_and_the_next_waits_for_it_in_a_work_queue(deployed: str) -> None:
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(deployed)
-    assert deployment.global_concurrency_limit
-    assert deployment.global_concurrency_limit.limit == 1
-    assert deployment.concurrency_options
-    assert deployment.concurrency_options.collision_strategy == ConcurrencyLimitStrategy.ENQUEUE
+        queue = client.read_work_queue_by_name("reindex", work_pool_name="tests")
+    assert (deployment.work_queue_name, queue.concurrency_limit) == ("reindex", 1)
+
+
+def test_a_limit_is_never_leased_also_where_an_older_tandem_deployed_it(tmp_path: Path) -> None:
+    """Prefect's server keeps leases in memory: its restart would end every run that holds one."""
+    toy = {"name": "toy", "flow": "tests/toys.py:sleeps_once", "work_pool": "leased", "limit": 1}
+    config = DeploymentsConfig.model_validate({"work_pools": [{"name": "leased"}], "deployments": [toy]})
+    (name,), _ = deploy_all(config, ROOT)
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(name)
+        client.update_deployment(deployment.id, DeploymentUpdate(concurrency_limit=1))
+        assert client.read_deployment(deployment.id).global_concurrency_limit
+        deploy_all(config, ROOT)
+        assert client.read_deployment(deployment.id).global_concurrency_limit is None
+
+
+def test_a_limit_that_is_changed_or_taken_out_of_the_file_follows_it(tmp_path: Path) -> None:
+    def limits(limit: int | None) -> tuple[str | None, int | None]:
+        toy = {"name": "toy", "flow": "tests/toys.py:sleeps_once", "work_pool": "limited", "limit": limit}
+        (name,), _ = deploy_all(
+            DeploymentsConfig.model_validate({"work_pools": [{"name": "limited"}], "deployments": [toy]}), ROOT
+        )
+        with get_client(sync_client=True) as client:
+            queue = client.read_deployment_by_name(name).work_queue_name
+            return queue, client.read_work_queue_by_name(str(queue), work_pool_name="limited").concurrency_limit
+
+    assert [limits(1), limits(3), limits(None)] == [("toy", 1), ("toy", 3), ("default", None)]
 
 
 def test_only_due_runs_that_would_do_the_same_are_made_up(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,19 +7,23 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from time import time
 
+import lancedb
 import pytest
 from mlflow import MlflowClient
 
+from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import Home
 from tasks.doctor import examine
+from tasks.housekeeping import find_due
 from tasks.index.store import IndexStore
 from tasks.mend import mend_all
 from tasks.promote import promote_by_hand
 from tasks.records import AdapterManifest
 from tasks.registry.connection import connect
 from tasks.registry.pointers import HOLD_TAG, propose
-from tasks.registry.runs import PROCESS_TAG, start_run
+from tasks.registry.runs import PROCESS_TAG, read_text, start_run
 from tasks.registry.versions import load_manifest
 from tests.command import Tandem
 from tests.homes import copy_home, use_home
@@ -204,3 +208,30 @@ def test_a_part_of_the_live_release_that_is_gone_is_told_of_the_release(
     assert remedy == "tandem promote desk 1"
     follow(remedy, tandem)
     assert remedy not in [advised for _, advised in found(home)]
+
+
+@pytest.mark.parametrize("table", ["churn", "churn-features"])
+def test_a_table_of_somebody_else_is_named_and_left_alone_by_doctor_and_maintenance(
+    client: MlflowClient, home_of_nights: Home, tandem: Tandem, tmp_path: Path, table: str
+) -> None:
+    lancedb.connect(home_of_nights.lancedb).create_table(table, [{"customer": 7, "churned": True}])
+    said = tandem("doctor", "--json")
+    assert (said.status, said.json["findings"]) == (0, [])
+    sentence = f"the table {table} in {home_of_nights.lancedb} was not written by Tandem: it is left alone"
+    assert said.json["left_alone"] == [sentence]
+    assert sentence in tandem("doctor").out
+    file = tmp_path / "maintain.yaml"
+    file.write_text("depth: 1\ndays: 0\n")
+    done = tandem("maintain", file, "--apply", "--json")
+    assert (done.status, done.json["left_alone"], done.json["troubles"]) == (0, [sentence], [])
+    assert {"versions", "vectors"} & {removal["kind"] for removal in done.json["removals"]}
+    assert sentence in read_text(client, done.json["run_id"], "report.md")
+    assert lancedb.connect(home_of_nights.lancedb).open_table(table).count_rows() == 1
+
+
+def test_the_caches_of_a_home_are_cleaned_also_beside_a_table_of_somebody_else(home_of_nights: Home) -> None:
+    lancedb.connect(home_of_nights.lancedb).create_table("churn", [{"customer": 7}])
+    kinds = {
+        due.removal.kind for due in find_due(MaintainConfig(depth=1, days=0, cache_days=0), home_of_nights, time())
+    }
+    assert "vectors" in kinds

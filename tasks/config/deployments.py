@@ -35,8 +35,7 @@ class Deployment(Strict):
     work_pool: str = "cpu"
     """The work pool whose workers run it."""
     limit: int | None = Field(1, ge=1)
-    """Most runs of it at a time, the others wait; no limit if empty. The slot is leased: a run of hours would end when
-    the server is away for minutes, so leave such runs to the limit of their work pool."""
+    """Most runs of it at a time, the others wait in a work queue of its own; no limit but the work pool's if empty."""
     retry_crashed: int = Field(0, ge=0, le=100)
     """How often a run whose process or worker was killed is started again, as the same flow run."""
 

@@ -433,13 +433,33 @@ class _Stream:
 
 
 def has_table(uri: str | Path, name: str) -> bool:
-    """Whether the database at `uri` has a table of this name."""
-    return name in list_tables(uri)
+    """Whether the database at `uri` has a table of this name, whoever wrote it."""
+    return name in _table_names(uri)
 
 
 def list_tables(uri: str | Path) -> list[str]:
-    """The names of all tables of the database at `uri`."""
+    """The names of Tandem's tables in the database at `uri`, also of those that cannot be opened."""
+    return [name for name in _table_names(uri) if not _is_foreign(uri, name)]
+
+
+def list_foreign_tables(uri: str | Path) -> list[str]:
+    """The names of the tables at `uri` that somebody else wrote."""
+    return [name for name in _table_names(uri) if _is_foreign(uri, name)]
+
+
+def _table_names(uri: str | Path) -> list[str]:
     return list(_connect(uri).list_tables().tables)
+
+
+def _is_foreign(uri: str | Path, name: str) -> bool:
+    """Tandem's tables are named for an index and an embedder, with a dash between, and say their format."""
+    if "-" not in name:
+        return True
+    try:
+        metadata = _connect(uri).open_table(name).schema.metadata
+    except (RuntimeError, OSError, ValueError):  # damaged: whoever opens it says so
+        return False
+    return b"tandem.format" not in (metadata or {})
 
 
 def drop_table(uri: str | Path, name: str) -> None:
