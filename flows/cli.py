@@ -573,8 +573,10 @@ def deploy(
         return deploy_all(loaded, ROOT)
 
     names, automations = _run(call)
-    told = {"deployments": names, "automations": asdict(automations)}
-    _show(as_json, told, lambda: print("\n".join([*names, *automations.told()])))
+    issues = _schedules()[1]
+    told = {"deployments": names, "automations": asdict(automations), "issues": [asdict(issue) for issue in issues]}
+    lines = [*names, *automations.told(), *(f"{issue.what}\n    {issue.remedy}" for issue in issues)]
+    _show(as_json, told, lambda: print("\n".join(lines)))
 
 
 @app.command()

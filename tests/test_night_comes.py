@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,15 +16,18 @@ from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowRunFilter, FlowRunFilterState
 from prefect.client.schemas.objects import FlowRun
 
+from tasks.config.deployments import DeploymentsConfig
+from tasks.config.loading import load_config
 from tasks.config.services import log_of, read_services, runs
 from tasks.lock import model_lock
 from tasks.registry.connection import connect
 from tasks.registry.versions import list_versions
 from tasks.schedules import examine_schedules
-from tests.installation import Installation, history, installed, state, tandem
+from tests.installation import Installation, history, installed, read, state, tandem
 from tests.nights import config_over_facts
 from tests.waiting import wait_for
 
+ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
@@ -36,7 +40,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     for name, cron in (("docs", "* * * * *"), ("held", "0 2 * * *")):
         file = folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(docs | {"name": name, "lock_minutes": 10}))
-        deployments.append({"name": name, "flow": "flows/reindex.py:reindex", "config": str(file), "cron": cron})
+        night = {"name": name, "flow": "flows/reindex.py:reindex", "config": str(file), "cron": cron}
+        deployments.append(night | {"retry_crashed": 1})
     with installed(folder, *deployments) as installation:
         yield installation
 
@@ -82,6 +87,8 @@ def test_a_restart_of_the_server_leaves_a_night_running_to_its_end(here: Install
     with model_lock(here.home.locks, "held", 0):  # the night waits for it
         run = here.start("reindex/held")
         wait_for(lambda: state(run) == "Running")
+        details = read(run).state.state_details  # type: ignore[union-attr]
+        assert details.deployment_concurrency_lease_id is None  # it would stand in the memory of the server alone
         psutil.Process(here.pid("prefect")).kill()
         wait_for(lambda: not runs(read_services(here.home)["prefect"]))
         down = tandem(here.home, "doctor")
@@ -91,6 +98,24 @@ def test_a_restart_of_the_server_leaves_a_night_running_to_its_end(here: Install
         assert state(run) == "Running"
     wait_for(lambda: state(run) == "Completed", 300, lambda: history(run))
     assert versions(here, "held") == [1]
+
+
+def test_a_night_whose_process_was_killed_is_started_again_as_the_same_run(here: Installation) -> None:
+    with model_lock(here.home.locks, "held", 0):
+        run = here.start("reindex/held")
+        wait_for(lambda: state(run) == "Running")
+        for process in psutil.Process(here.pid("worker-cpu")).children(recursive=True):
+            process.kill()
+        wait_for(lambda: state(run) == "Crashed")
+    wait_for(lambda: state(run) == "Completed", 300, lambda: history(run))
+    assert read(run).run_count == 2
+
+
+def test_what_is_shipped_with_a_schedule_is_started_again_after_a_crash() -> None:
+    shipped = load_config(ROOT / "conf" / "deployments.yaml", DeploymentsConfig).deployments
+    scheduled = {each.name: each.retry_crashed for each in shipped if each.cron}
+    assert {"reindex", "maintain", "monitor", "retrain"} == scheduled.keys()
+    assert all(scheduled.values())
 
 
 def test_a_scheduler_that_fails_is_found_and_its_errors_stand_in_the_log(here: Installation) -> None:
