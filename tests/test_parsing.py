@@ -6,14 +6,17 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from tasks.config.index import SourceConfig
 from tasks.documents.metadata import describe
-from tasks.documents.parsing import parse
+from tasks.documents.parsing import TABLE_RULE, parse
 from tasks.errors import ConfigError, ParseError
 from tasks.records import ParsedDocument, SourceFile
 from tests.realdata import SHARED, needs_real_data
@@ -35,9 +38,44 @@ class TestText:
             "---\nNever closed.\nBody.",
             "---js\n{}\n---\nBody.",
             "{\nno json\n}\nBody.",
+            "\n---\ntitle: Leave\n---\nBody.",
+            "----\ntitle: Leave\n----\nBody.",
+            "--- title: Leave\n---\nBody.",
+            "---\ntitle: Leave\n---- \nBody.",
+            "---\n---\nBody.",
+            "---\nrules: !!bool perhaps\n---\nBody.",
+            f"---\nrules: {'[' * 5000}\n---\nBody.",
+            "---\nrules: &rules [*rules]\n---\nBody.",
         ],
     )
     def test_what_is_no_proper_front_matter_stays_text(self, text: str) -> None:
+        parsed = parse("a.md", text.encode())
+        assert (parsed.text, parsed.metadata) == (text, {})
+
+    @pytest.mark.parametrize(
+        "data", [b"\xef\xbb\xbf---\r\ntitle: Leave\r\n--- \r\nSleep.", b"---\ntitle: Leave\n...\nSleep."]
+    )
+    def test_front_matter_may_follow_a_byte_order_mark_and_end_with_dots(self, data: bytes) -> None:
+        assert parse("a.md", data) == ParsedDocument("Sleep.", None, {"title": "Leave"})
+
+    def test_rules_below_front_matter_lose_nothing(self) -> None:
+        body = "Watch.\n\n---\n\nContact: the duty officer\n\n---\n\nLog."
+        assert parse("a.md", f"---\ntitle: Rules\n---\n{body}\n".encode()) == ParsedDocument(
+            body, None, {"title": "Rules"}
+        )
+
+    @example("# Watch\n\n---\n\nContact: the duty officer\n\n---\n\nLog.\n")
+    @example("# Quay\n\n```yaml\nkind: Namespace\n---\nkind: Secret\n---\nkind: Deployment\n```\n")
+    @example("Quay\n---\nkind: Secret\n---\n")
+    @example("\n---\nkind: Secret\n---\n")
+    @given(
+        st.lists(st.sampled_from(["---", "--- ", "...", "", "key: value", "# Title", "Words."]) | st.text()).map(
+            "\n".join
+        )
+    )
+    def test_a_page_that_does_not_begin_with_three_dashes_is_kept_whole(self, text: str) -> None:
+        text = re.sub("\r\n?", "\n", text.removeprefix("\ufeff"))
+        assume(text.split("\n")[0].rstrip() != "---" and "\0" not in text and not TABLE_RULE.search(text))
         parsed = parse("a.md", text.encode())
         assert (parsed.text, parsed.metadata) == (text, {})
 
@@ -90,6 +128,19 @@ class TestHtml:
         assert "Cookies" not in parsed.text
         assert "---\n" not in parsed.text.replace("|---|---|\n", "")
         assert (parsed.metadata["date"], parsed.metadata["language"]) == ("2024-05-06", "de-AT")
+
+    def test_dashes_within_a_page_are_no_front_matter(self) -> None:
+        code = "kind: Namespace\n---\nkind: Secret\n---\nkind: Deployment"
+        page = PAGE.replace("<table>", f"<pre>{code}</pre><table>")
+        parsed = parse("a.html", page.encode())
+        assert "# Urlaub nehmen" in parsed.text
+        assert code in parsed.text
+        assert "kind" not in parsed.metadata
+
+    def test_a_page_may_have_front_matter(self) -> None:
+        plain = parse("a.html", PAGE.encode())
+        parsed = parse("a.html", f"---\nlayout: page\n---\n{PAGE}".encode())
+        assert parsed == replace(plain, metadata=plain.metadata | {"layout": "page"})
 
     def test_a_page_without_article_says_so(self) -> None:
         with pytest.raises(ParseError, match="no article found"):
@@ -303,6 +354,12 @@ REFUSED = {
 @pytest.mark.realdata
 @needs_real_data
 class TestRealFiles:
+    @pytest.mark.parametrize("name", ["rules.md", "k8s.md"])
+    def test_dashes_further_down_a_real_page_lose_nothing(self, name: str) -> None:
+        data = (SHARED / "field/frontmatter" / name).read_bytes()
+        parsed = parse(name, data)
+        assert (parsed.text, parsed.metadata) == (data.decode(), {})
+
     def test_every_file_is_in_one_of_the_two_tables(self) -> None:
         folders = [SHARED / "formats", SHARED / "handbook" / "downloads"]
         there = {str(path.relative_to(SHARED)) for folder in folders for path in folder.rglob("*") if path.is_file()}

@@ -12,7 +12,7 @@ from tasks.documents.headings import find_headings
 from tasks.errors import ParseError
 from tasks.records import ParsedDocument
 
-PARSER_VERSION = f"1 kreuzberg {version('kreuzberg')} trafilatura {version('trafilatura')}"
+PARSER_VERSION = f"2 kreuzberg {version('kreuzberg')} trafilatura {version('trafilatura')}"
 """Part of every document's recipe: text made by another version of a converter is made again."""
 
 MARKDOWN = {".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd"}
@@ -45,6 +45,8 @@ MAX_RATIO = 200
 """Unpacked to packed. Sheets full of zeros reach about 100; a zip bomb 1000 and more."""
 LOST_SHARE = 0.01
 """Share of a PDF's letters that its layout reading may drop before the plain reading is used."""
+FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+"""To be matched at the very start: as in Jekyll, not even an empty line may stand above it."""
 TABLE_RULE = re.compile(r"^[ \t]*\|?(?:[ \t]*:?-{3,}:?[ \t]*\|)+(?:[ \t]*:?-{3,}:?)?[ \t]*$", re.MULTILINE)
 NO_TITLE = re.compile(
     r"\W*(untitled( document)?|anonymous|unspecified|(microsoft word|powerpoint) .*)?\W*", re.IGNORECASE
@@ -104,14 +106,21 @@ def _short_rules(text: str) -> str:
 
 def _front_matter(text: str) -> tuple[str, dict[str, Any]]:
     """The text and its front matter. What looks like it but is no YAML mapping stays in the text."""
-    import frontmatter
+    found = FRONT_MATTER.match(text)
+    metadata = _yaml(found[1]) if found else None
+    if not found or not metadata or not isinstance(metadata, dict):
+        return text, {}
+    return text[found.end() :].strip(), metadata
+
+
+def _yaml(text: str) -> Any:
+    """What a text says in YAML, JSON-safe; None where it is none."""
     import yaml
 
     try:
-        metadata, body = frontmatter.parse(text, handler=frontmatter.YAMLHandler())
-    except (yaml.YAMLError, ValueError):
-        return text, {}
-    return (body, _json_safe(metadata)) if metadata else (text, {})
+        return _json_safe(yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):  # whatever a tag's reader raises
+        return None
 
 
 def _json_safe(value: Any) -> Any:
