@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from lxml import html
 
 from tasks.config.index import SourceConfig
+from tasks.documents.anchors import take_off_anchors
 from tasks.documents.metadata import describe
 from tasks.documents.parsing import TABLE_RULE, parse
 from tasks.errors import ConfigError, ParseError
@@ -116,6 +118,27 @@ PAGE = """<html lang="de-AT"><head><title>Urlaub</title><meta name="date" conten
 zwar rechtzeitig.</p><h2>Fristen</h2><p>Der Antrag ist zwei Wochen vorher zu stellen, damit alle planen können.</p>
 <table><tr><th>Tage</th><th>Frist</th></tr><tr><td>1</td><td>ein Tag</td></tr></table></article></main>
 <footer>Cookies und Datenschutz</footer></body></html>"""
+NAMES = [
+    "Authors",
+    "Comments",
+    "Cookies",
+    "Hidden files",
+    "Navigation lights",
+    "Related work",
+    "Shared moorings",
+    "Tags",
+]
+SECTIONS = [
+    "<section id='{slug}'><h2>{name}</h2><p>{rule}</p></section>",
+    "<section id='authors-{slug}'><h2>{name}</h2><p>{rule}</p></section>",
+    "<div class='section' id='share-{slug}'><h2>{name}</h2><p>{rule}</p></div>",
+    "<div class='section level2' id='{slug}'><h2>{name}</h2><p>{rule}</p></div>",
+    "<div id='{slug}'><h2>2. {name}</h2><p>{rule}</p></div>",
+    "<div id='outline-{slug}'><h2 id='{slug}'>§ {name}</h2><div id='text-{slug}'><p>{rule}</p></div></div>",
+    "<h2 id='{slug}'>{name}</h2><p id='{slug}-1'>{rule}</p>",
+    "<h2><span id='{slug}'>{name}</span></h2><p>{rule}</p>",
+]
+"""As Sphinx, docutils, pandoc, R Markdown, Org and MediaWiki write them."""
 
 
 class TestHtml:
@@ -128,6 +151,46 @@ class TestHtml:
         assert "Cookies" not in parsed.text
         assert "---\n" not in parsed.text.replace("|---|---|\n", "")
         assert (parsed.metadata["date"], parsed.metadata["language"]) == ("2024-05-06", "de-AT")
+
+    @pytest.mark.parametrize("form", SECTIONS)
+    def test_a_section_is_kept_whatever_its_heading_is_called(self, form: str) -> None:
+        rules = {
+            name: f"Whoever asks for {name.lower()} signs the list with date, name and the number." for name in NAMES
+        }
+        sections = [
+            form.format(slug=name.lower().replace(" ", "-"), name=name, rule=rule) for name, rule in rules.items()
+        ]
+        page = PAGE.replace("<table>", f"{''.join(sections)}<table>")
+        text = parse("a.html", page.encode()).text
+        assert [name for name, rule in rules.items() if f"{name}\n\n{rule}" not in text] == []
+        assert "Impressum" not in text
+        assert "Cookies und Datenschutz" not in text
+
+    @pytest.mark.parametrize(
+        "furniture",
+        [
+            "<div id='sidebar'><h3>Neues</h3><p>{text}</p></div>",
+            "<div id='site-navigation'><p>{text}</p></div>",
+            "<div role='navigation'><p>{text}</p></div>",
+            "<section class='cookie-banner' id='consent'><h2>Consent</h2><p>{text}</p></section>",
+            "<ul id='menu'><li>{text}</li></ul>",
+            "<nav id='fristen'><h2>Fristen</h2><p>{text}</p></nav>",
+            "<aside><p>{text}</p></aside>",
+        ],
+    )
+    def test_furniture_is_known_by_element_role_class_and_the_id_of_its_container(self, furniture: str) -> None:
+        text = "Wir verwenden auf diesen Seiten allerlei, das nicht zum Urlaub gehört."
+        page = PAGE.replace("<main>", f"{furniture.format(text=text)}<main>")
+        assert text not in parse("a.html", page.encode()).text
+
+    def test_an_id_that_marks_the_article_or_its_author_is_used(self) -> None:
+        page = PAGE.replace("<main><article>", "<div>").replace(
+            "</article></main>", "<p id='author'>Rosa Lind</p></div>"
+        )
+        tree = html.fromstring(page.replace("<div>", "<div id='content'>"))
+        assert parse("a.html", html.tostring(tree)).metadata["author"] == "Rosa Lind"
+        take_off_anchors(tree)
+        assert tree.xpath("//@id") == ["content"]
 
     def test_dashes_within_a_page_are_no_front_matter(self) -> None:
         code = "kind: Namespace\n---\nkind: Secret\n---\nkind: Deployment"
@@ -359,6 +422,13 @@ class TestRealFiles:
         data = (SHARED / "field/frontmatter" / name).read_bytes()
         parsed = parse(name, data)
         assert (parsed.text, parsed.metadata) == (data.decode(), {})
+
+    def test_every_section_of_a_real_page_is_kept(self) -> None:
+        page = (SHARED / "field/html/rules_page.html").read_text()
+        text = parse("rules_page.html", page.encode()).text
+        rules = re.findall(r"<p>(Rule [^<]+)</p>", page)
+        assert len(rules) == 42
+        assert [rule for rule in rules if rule not in text] == []
 
     def test_every_file_is_in_one_of_the_two_tables(self) -> None:
         folders = [SHARED / "formats", SHARED / "handbook" / "downloads"]

@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import Any
 
+from tasks.documents.anchors import take_off_anchors
 from tasks.documents.headings import find_headings
 from tasks.errors import ParseError
 from tasks.records import ParsedDocument
 
-PARSER_VERSION = f"2 kreuzberg {version('kreuzberg')} trafilatura {version('trafilatura')}"
+PARSER_VERSION = f"3 kreuzberg {version('kreuzberg')} trafilatura {version('trafilatura')}"
 """Part of every document's recipe: text made by another version of a converter is made again."""
 
 MARKDOWN = {".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd"}
@@ -145,25 +146,29 @@ def _html(text: str) -> ParsedDocument:
     if not body.strip():
         return ParsedDocument("", None, front)
     tree = trafilatura.load_html(body)
-    language = tree.get("lang") if tree is not None else None  # read first: extraction takes the tree apart
-    page = trafilatura.extract(
-        tree,
-        output_format="markdown",
-        with_metadata=True,
-        include_comments=False,
-        favor_recall=True,
-        date_extraction_params={"extensive_search": False},  # a date in the prose is not the page's date
-    )
-    article, found = _front_matter(page or "")
+    metadata = {} if tree is None else _page_metadata(tree)
+    article = "" if tree is None else _article(tree)
     if not article:
         raise ParseError("no article found in this HTML: only navigation, scripts or fragments")
-    kept: dict[str, Any] = {
-        key: found[key] for key in ("title", "author", "date", "description", "tags") if key in found
-    }
-    if language:
-        kept["language"] = language
-    article = re.sub(r"[ \t]+$", "", article, flags=re.MULTILINE)
-    return ParsedDocument(article, found.get("title"), kept | front)
+    return ParsedDocument(article, metadata.get("title"), metadata | front)
+
+
+def _article(tree: Any) -> str:
+    import trafilatura
+
+    take_off_anchors(tree)
+    found = trafilatura.extract(tree, output_format="markdown", include_comments=False, favor_recall=True)
+    return re.sub(r"[ \t]+$", "", found or "", flags=re.MULTILINE).strip()
+
+
+def _page_metadata(tree: Any) -> dict[str, Any]:
+    """What a page says of itself; by the ids of its elements, too."""
+    import trafilatura
+
+    # A date in the prose is not the page's date.
+    found = trafilatura.extract_metadata(tree, date_config={"extensive_search": False})
+    kept = {key: getattr(found, key) for key in ("title", "author", "date", "description", "tags")}
+    return {key: value for key, value in (kept | {"language": tree.get("lang")}).items() if value}
 
 
 def _convert(suffix: str, data: bytes) -> ParsedDocument:
