@@ -18,7 +18,7 @@ from tasks.garbage import remove_versions
 from tasks.index.cache import ContentCache
 from tasks.index.store import IndexStore, drop_table, list_tables
 from tasks.lock import model_lock
-from tasks.records import Registered, Removal, kind_of
+from tasks.records import Registered, Removal, kind_of, whole
 from tasks.register import VERDICT_TAG
 from tasks.registry.checkpoints import forget_checkpoint, old_checkpoints
 from tasks.registry.connection import MlflowClient, connect
@@ -106,16 +106,16 @@ def _open(table: str, home: Home) -> IndexStore | None:
 def _states_of(client: MlflowClient, versions: Collection[Registered]) -> tuple[dict[str, set[int]], bool]:
     """By table, the Lance versions that these versions name; and whether all manifests could be read."""
     found: dict[str, set[int]] = {}
-    whole = True
+    readable = True
     for version in versions:
         try:
             manifest = load_manifest(client, version.name, version.number)
-        except RegistryError:  # which the check of the registry reports
-            whole = False
-            continue
-        if kind_of(manifest) == "index":
-            found.setdefault(manifest["table"], set()).add(manifest["lance_version"])
-    return found, whole
+            if kind_of(manifest) == "index":
+                known = whole(manifest)
+                found.setdefault(known["table"], set()).add(known["lance_version"])
+        except (RegistryError, StoreError):  # which the check of the registry reports
+            readable = False
+    return found, readable
 
 
 def _versions(stock: Stock) -> Iterator[Due]:
