@@ -13,7 +13,7 @@ from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import Home
 from tasks.converted import open_converted
 from tasks.doctor import tables_of
-from tasks.errors import RegistryError, StoreError
+from tasks.errors import RefusedError, RegistryError, StoreError
 from tasks.garbage import remove_versions
 from tasks.index.cache import ContentCache
 from tasks.index.store import IndexStore, drop_table, list_tables
@@ -150,8 +150,16 @@ def _tables(stock: Stock) -> Iterator[Due]:
     for table in sorted(stock.tables):
         if stock.whole and table not in stock.staying:
             why = f"no version names it, and nobody wrote to it for {stock.config.days:g} days"
-            name, drop = table.rpartition("-")[0], partial(drop_table, stock.home.lancedb, table)
+            name, before = table.rpartition("-")[0], stock.now - stock.config.days * DAY
+            drop = partial(_drop_unless_written, table, before, stock.home)
             yield Due(Removal("tables", table, 1, why), _locked(stock.home, [name], drop))
+
+
+def _drop_unless_written(table: str, before: float, home: Home) -> None:
+    """A run may have written to it since the stock was taken."""
+    if (store := _open(table, home)) is not None and store.changed >= before:
+        raise RefusedError(f"the table {table} was written to meanwhile, so it was not removed")
+    drop_table(home.lancedb, table)
 
 
 def _checkpoints(stock: Stock) -> Iterator[Due]:
