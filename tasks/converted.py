@@ -6,11 +6,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath
+from typing import Any
 
 from tasks.config.settings import Home
 from tasks.documents.parsing import PARSER_VERSION
 from tasks.index.cache import ContentCache
-from tasks.records import ParsedDocument, Passage, SourceFile
+from tasks.records import ParsedDocument, Passage, SourceFile, known_fields
 
 
 def open_converted(home: Home) -> ContentCache:
@@ -28,7 +29,11 @@ def parsed_key(file: SourceFile) -> str:
 def load_parsed(texts: ContentCache, keys: Sequence[str]) -> dict[str, ParsedDocument]:
     """Converted documents by key; unknown keys are left out."""
     found = texts.get_many(keys)
-    return {key: ParsedDocument(**json.loads(zlib.decompress(data))) for key, data in found.items()}
+    return {key: _parsed(json.loads(zlib.decompress(data))) for key, data in found.items()}
+
+
+def _parsed(values: dict[str, Any]) -> ParsedDocument:
+    return ParsedDocument(**known_fields(ParsedDocument, values, "a kept text"))
 
 
 def keep_parsed(texts: ContentCache, key: str, parsed: ParsedDocument) -> None:

@@ -9,7 +9,7 @@ from tasks.config.settings import Home
 from tasks.errors import RegistryError, StoreError, TandemError
 from tasks.index.store import IndexStore, list_foreign_tables, list_tables
 from tasks.proof import prove
-from tasks.records import Trouble, kind_of, number_of
+from tasks.records import Trouble, kind_of, number_of, whole
 from tasks.registry import ledger
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.ledger import Entry, Pointers, made
@@ -109,15 +109,15 @@ def _examine_unpointed(client: MlflowClient, name: str, number: int) -> Iterator
 
 def find_parts(client: MlflowClient, name: str, manifest: Mapping[str, Any]) -> None:
     """Show that what a version consists of is there, without loading it. Raises a TandemError if it is not."""
-    kind = kind_of(manifest)
+    kind, known = kind_of(manifest), whole(manifest)
     if kind == "index":
-        IndexStore.open(manifest["uri"], manifest["table"]).at(manifest["lance_version"])
+        IndexStore.open(known["uri"], known["table"]).at(known["lance_version"])
     elif kind == "adapter":
-        number = number_of(manifest["tag"])
+        number = number_of(known["tag"])
         if not has_file(client, name, number, ADAPTER_FILE):
             raise RegistryError(f"the files of {name} version {number} are gone")
     elif kind == "release":
-        for part in filter(None, (manifest[of] for of in ("index", "adapter", "prompt"))):
+        for part in filter(None, (known[of] for of in ("index", "adapter", "prompt"))):
             of, _, which = part.partition("@")
             find_parts(client, of, load_manifest(client, of, int(which)))
 
@@ -181,7 +181,8 @@ def _examine_version(
 
 def is_protected(manifest: Mapping[str, Any]) -> bool:
     """The table still has the tag of this index version, where it belongs."""
-    return IndexStore.open(manifest["uri"], manifest["table"]).tags().get(manifest["tag"]) == manifest["lance_version"]
+    known = whole(manifest)
+    return IndexStore.open(known["uri"], known["table"]).tags().get(known["tag"]) == known["lance_version"]
 
 
 def _once_live(client: MlflowClient, name: str, moves: Sequence[Entry], champion: int | None) -> list[int]:

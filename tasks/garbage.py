@@ -1,6 +1,7 @@
 """Removes versions: from the registry first, so that nothing can point at them, and then their files.
 
-A removal that is killed half way leaves files that no version names; the next one finds and removes them.
+A removal that is killed half way leaves files that no version names; the next one finds and removes them. A file in a
+table that lost its last reference by that has to be seven days old first.
 """
 
 from collections.abc import Collection

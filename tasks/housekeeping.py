@@ -13,12 +13,12 @@ from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import Home
 from tasks.converted import open_converted
 from tasks.doctor import tables_of
-from tasks.errors import RegistryError, StoreError
+from tasks.errors import RefusedError, RegistryError, StoreError
 from tasks.garbage import remove_versions
 from tasks.index.cache import ContentCache
 from tasks.index.store import IndexStore, drop_table, list_tables
 from tasks.lock import model_lock
-from tasks.records import Registered, Removal, kind_of
+from tasks.records import Registered, Removal, kind_of, whole
 from tasks.register import VERDICT_TAG
 from tasks.registry.checkpoints import forget_checkpoint, old_checkpoints
 from tasks.registry.connection import MlflowClient, connect
@@ -106,16 +106,16 @@ def _open(table: str, home: Home) -> IndexStore | None:
 def _states_of(client: MlflowClient, versions: Collection[Registered]) -> tuple[dict[str, set[int]], bool]:
     """By table, the Lance versions that these versions name; and whether all manifests could be read."""
     found: dict[str, set[int]] = {}
-    whole = True
+    readable = True
     for version in versions:
         try:
             manifest = load_manifest(client, version.name, version.number)
-        except RegistryError:  # which the check of the registry reports
-            whole = False
-            continue
-        if kind_of(manifest) == "index":
-            found.setdefault(manifest["table"], set()).add(manifest["lance_version"])
-    return found, whole
+            if kind_of(manifest) == "index":
+                known = whole(manifest)
+                found.setdefault(known["table"], set()).add(known["lance_version"])
+        except (RegistryError, StoreError):  # which the check of the registry reports
+            readable = False
+    return found, readable
 
 
 def _versions(stock: Stock) -> Iterator[Due]:
@@ -150,8 +150,16 @@ def _tables(stock: Stock) -> Iterator[Due]:
     for table in sorted(stock.tables):
         if stock.whole and table not in stock.staying:
             why = f"no version names it, and nobody wrote to it for {stock.config.days:g} days"
-            name, drop = table.rpartition("-")[0], partial(drop_table, stock.home.lancedb, table)
+            name, before = table.rpartition("-")[0], stock.now - stock.config.days * DAY
+            drop = partial(_drop_unless_written, table, before, stock.home)
             yield Due(Removal("tables", table, 1, why), _locked(stock.home, [name], drop))
+
+
+def _drop_unless_written(table: str, before: float, home: Home) -> None:
+    """A run may have written to it since the stock was taken."""
+    if (store := _open(table, home)) is not None and store.changed >= before:
+        raise RefusedError(f"the table {table} was written to meanwhile, so it was not removed")
+    drop_table(home.lancedb, table)
 
 
 def _checkpoints(stock: Stock) -> Iterator[Due]:

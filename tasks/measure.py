@@ -9,8 +9,8 @@ import numpy as np
 from prefect import task
 
 from tasks.answering.service.tracing import RELEASE_TAG
+from tasks.config import stored
 from tasks.config.advice import CaseConfig
-from tasks.config.answering import PolicyConfig
 from tasks.config.loading import load_config
 from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import find_conf, find_home
@@ -105,7 +105,7 @@ def _use(client: MlflowClient, release: str, manifest: ReleaseManifest, days: fl
         yield Measured("alone_share", len(alone) / len(own), f"{len(own):,} traces of {release}", own[0].at)
     yield from _answers(searched, "answer_ms", "tokens_in", release)
     yield from _answers(alone, "alone_ms", "tokens_in_alone", release)
-    if PolicyConfig.model_validate(manifest.policy).generator.kind == "transformers":
+    if stored.policy_of(manifest).generator.kind == "transformers":
         yield from _throughput(own, release)
 
 

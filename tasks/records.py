@@ -1,12 +1,15 @@
 """Small frozen records that the packages and tasks hand each other. Nothing heavy is imported here."""
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
 from tasks.errors import StoreError
+
+log = logging.getLogger(__name__)
 
 MANIFEST_FORMAT = 1
 
@@ -78,19 +81,43 @@ class DocumentState:
     reason: str | None = None
 
 
-def _known_fields(manifest: type[Any], values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    if values["format"] > MANIFEST_FORMAT:
+def known_fields(record: type[Any], values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Of what was stored, that which a record has fields for; what a newer Tandem stored besides is named in the log.
+
+    What an older Tandem did not store yet is left to the record's defaults. Raises `StoreError` where there is none.
+    """
+    known = {field.name: field for field in fields(record)}
+    needed = [name for name, one in known.items() if one.default is MISSING and one.default_factory is MISSING]
+    if missing := [name for name in needed if name not in values]:
         raise StoreError(
-            f"{name} {values['tag']} was written by a newer Tandem (format {values['format']}, this one reads up to "
-            f"{MANIFEST_FORMAT}): upgrade Tandem"
+            f"{what} lacks {', '.join(missing)}, which every Tandem has written: it was edited or damaged; restore it, "
+            "or make it anew"
         )
-    return {field.name: values[field.name] for field in fields(manifest)}
+    if unknown := [name for name in values if name not in known]:
+        log.warning("%s has fields of a newer Tandem, which are left out: %s", what, ", ".join(unknown))
+    return {name: value for name, value in values.items() if name in known}
+
+
+def _manifest_fields(manifest: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    version = f"{values.get(kind)} {values.get('tag')}"
+    if (written := values.get("format", MANIFEST_FORMAT)) > MANIFEST_FORMAT:
+        raise StoreError(
+            f"{version} was written by a newer Tandem (format {written}, this one reads up to {MANIFEST_FORMAT}): "
+            "upgrade Tandem"
+        )
+    return known_fields(manifest, values, f"the manifest of {version}")
 
 
 def kind_of(manifest: Mapping[str, Any]) -> Literal["index", "adapter", "prompt", "release"]:
     """What a registered version is, by the keys of its manifest; a release has those of its parts as well."""
     kinds: tuple[Literal["index", "adapter", "prompt", "release"], ...] = ("release", "index", "adapter", "prompt")
-    return next(kind for kind in kinds if kind in manifest)
+    found = next((kind for kind in kinds if kind in manifest), None)
+    if found is None:
+        raise StoreError(
+            f"a manifest names none of {', '.join(kinds)}: it was edited or damaged, or a newer Tandem wrote it; "
+            "restore it, or upgrade Tandem"
+        )
+    return found
 
 
 def number_of(tag: str) -> int:
@@ -127,8 +154,8 @@ class IndexManifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "IndexManifest":
-        """Raises `StoreError` where a newer Tandem wrote it; what this one does not know is left out."""
-        return cls(**_known_fields(cls, values, values["index"]))
+        """Raises `StoreError` where it is in the format of a newer Tandem, or lacks a field that has no default."""
+        return cls(**_manifest_fields(cls, values, "index"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +186,8 @@ class AdapterManifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "AdapterManifest":
-        """Raises `StoreError` where a newer Tandem wrote it; what this one does not know is left out."""
-        return cls(**_known_fields(cls, values, values["adapter"]))
+        """Raises `StoreError` where it is in the format of a newer Tandem, or lacks a field that has no default."""
+        return cls(**_manifest_fields(cls, values, "adapter"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,14 +353,23 @@ class ReleaseManifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ReleaseManifest":
-        """Raises `StoreError` where a newer Tandem wrote it; what this one does not know is left out."""
-        return cls(**_known_fields(cls, values, values["release"]))
+        """Raises `StoreError` where it is in the format of a newer Tandem, or lacks a field that has no default."""
+        return cls(**_manifest_fields(cls, values, "release"))
 
     @property
     def parts(self) -> dict[str, str]:
         """By kind, as ``name@number``; those that it has."""
         named = {"index": self.index, "adapter": self.adapter, "prompt": self.prompt}
         return {kind: part for kind, part in named.items() if part}
+
+
+def whole(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a manifest of whatever kind and format. Raises `StoreError` where one is missing."""
+    kind = kind_of(manifest)
+    if kind == "prompt":
+        return dict(manifest)
+    record = {"index": IndexManifest, "adapter": AdapterManifest, "release": ReleaseManifest}[kind]
+    return known_fields(record, manifest, f"the manifest of {manifest[kind]} {manifest.get('tag')}")
 
 
 @dataclass(frozen=True, slots=True)

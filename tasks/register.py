@@ -19,7 +19,7 @@ from tasks.evaluation.report import plot_scores
 from tasks.index.embedding import resolve
 from tasks.index.store import IndexStore
 from tasks.maintain import Maintained
-from tasks.records import IndexManifest, Night, Verdict, Version, number_of
+from tasks.records import IndexManifest, Night, Verdict, Version, known_fields, number_of
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.runs import log, read_text
 from tasks.registry.versions import next_number
@@ -111,7 +111,8 @@ def keep_report(run_id: str, report: str) -> None:
 def read_verdict(client: MlflowClient, version: Version) -> Verdict:
     """The verdict that a version was registered with."""
     kept = json.loads(read_text(client, version.run_id, VERDICT_FILE))
-    return Verdict(**kept | {"reasons": tuple(kept["reasons"])})
+    known = known_fields(Verdict, kept, f"the verdict on {version.name} version {version.number}")
+    return Verdict(**known | {"reasons": tuple(known["reasons"])})
 
 
 def git_commit() -> str:

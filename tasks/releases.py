@@ -14,6 +14,7 @@ from tasks.answering.generators import Generator, Turn
 from tasks.answering.grounding import Grounding
 from tasks.answering.prompting import check_turns
 from tasks.answering.service.live import LiveRelease, Target
+from tasks.config import stored
 from tasks.config.answering import CondensingConfig, GeneratorConfig, PolicyConfig
 from tasks.config.servers import reach
 from tasks.config.service import ServiceConfig
@@ -43,7 +44,7 @@ def open_reading(pinned: str, home: Home) -> Assistant:
     """A release that finds what ``name@number`` found and has its prompt, without the model that wrote its answers."""
     name, _, number = pinned.partition("@")
     manifest = _manifest_of(connect(home), name, int(number))
-    policy = PolicyConfig.model_validate(manifest.policy)
+    policy = stored.policy_of(manifest)
     if policy.retrieval.expansion == "model":  # which finds by what it writes
         return open_manifest(manifest, home)
     routing = policy.routing.model_copy(update={"alone": False})
@@ -55,7 +56,7 @@ def open_reading(pinned: str, home: Home) -> Assistant:
 def open_manifest(manifest: ReleaseManifest, home: Home) -> Assistant:
     """Every part of a release, opened. Raises a TandemError for the first one that does not open or fit."""
     client = connect(home)
-    policy = PolicyConfig.model_validate(manifest.policy)
+    policy = stored.policy_of(manifest)
     return Assistant(
         reader=serving.open_manifest(part(client, manifest.index)),
         generator=_generator(policy, manifest, home),
@@ -121,7 +122,7 @@ def prove(manifest: Mapping[str, Any]) -> None:
     serving.prove(part(client, release.index))
     if release.adapter:
         adapters.prove(part(client, release.adapter))
-    check_fit(PolicyConfig.model_validate(release.policy), release.adapter)
+    check_fit(stored.policy_of(release), release.adapter)
     check_turns(turns_of_prompt(client, release.prompt))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.config import stored
 from tasks.config.answering import PolicyConfig
 from tasks.evaluation.diagnosis import Diagnosis, Finding
 from tasks.evaluation.golden import document_of
@@ -26,7 +27,7 @@ class Setup:
 
     @classmethod
     def of(cls, release: ReleaseManifest, index: IndexManifest) -> "Setup":
-        policy = PolicyConfig.model_validate(release.policy)
+        policy = stored.policy_of(release)
         return cls(release.release, index.index, policy, index.chunking, index.passages)
 
     @property

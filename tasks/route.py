@@ -7,7 +7,8 @@ from prefect import task
 
 from tasks.answering.assistant import Assistant
 from tasks.answering.routing import certainty
-from tasks.config.answering import PolicyConfig, ReleaseConfig
+from tasks.config import stored
+from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import find_home
 from tasks.evaluation.golden import GoldenQuery, load_golden
 from tasks.evaluation.routing import Routed, Tried, Way, calibrate_routing
@@ -24,7 +25,7 @@ def route(config: ReleaseConfig, manifest: ReleaseManifest) -> tuple[ReleaseMani
 
     None where the policy lets it never answer alone.
     """
-    routing = PolicyConfig.model_validate(manifest.policy).routing
+    routing = stored.policy_of(manifest).routing
     if not routing.alone:
         return manifest, None
     assistant = open_manifest(manifest, find_home())

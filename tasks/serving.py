@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from tasks.config.index import EmbedderConfig
+from tasks.config import stored
 from tasks.config.settings import Home, find_home
 from tasks.errors import ConfigError, RegistryError, StoreError, TandemError
 from tasks.index.embedding import Embedder, load_embedder
@@ -65,7 +65,7 @@ def open_manifest(manifest: Mapping[str, Any]) -> IndexReader:
 
 def embedder_of(manifest: IndexManifest) -> Embedder:
     """The embedder a version was made with. Raises `StoreError` where it now makes other vectors."""
-    embedder = _embedder(EmbedderConfig(**manifest.embedder), find_home())
+    embedder = _embedder(stored.embedder_of(manifest), find_home())
     if embedder.fingerprint != manifest.embedder_fingerprint:
         raise StoreError(
             f"{manifest.index} {manifest.tag} was embedded with {manifest.embedder_fingerprint}, and "

@@ -19,10 +19,9 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import TaskRunSort
 
-from tasks.config.index import EmbedderConfig
+from tasks.config import stored
 from tasks.config.monitoring import MonitorConfig
 from tasks.config.settings import Home, find_home
-from tasks.config.training import BaseModelConfig
 from tasks.documents.changes import corpus_hash, source_of
 from tasks.errors import EmbedderError, ModelError, StoreError
 from tasks.index.embedding import embedder_fingerprint
@@ -148,7 +147,7 @@ def _changed(
 
 def _index_problem(values: dict[str, Any], home: Home) -> str:
     manifest = IndexManifest.from_json(values)
-    embedder = EmbedderConfig(**manifest.embedder)
+    embedder = stored.embedder_of(manifest)
     try:
         now = embedder_fingerprint(embedder, home)
     except EmbedderError as error:
@@ -161,7 +160,7 @@ def _index_problem(values: dict[str, Any], home: Home) -> str:
 def _adapter_problem(values: dict[str, Any]) -> str:
     """Of a base model in a folder; weights of the hub are pinned, and need not lie on this machine."""
     manifest = AdapterManifest.from_json(values)
-    base = BaseModelConfig(**manifest.base)
+    base = stored.base_of(manifest)
     if _of_hub(base.model):
         return ""
     try:
@@ -177,7 +176,7 @@ def _hub_model(values: dict[str, Any]) -> tuple[str, str | None] | None:
     """The model on the hub that a part was made with, and its revision; None where it came from elsewhere."""
     model = values.get("base") or values["embedder"]
     elsewhere = model.get("kind") in ("packaged", "openai") or not _of_hub(model["model"])
-    return None if elsewhere else (model["model"], model["revision"])
+    return None if elsewhere else (model["model"], model.get("revision"))
 
 
 def _of_hub(model: str) -> bool:

@@ -18,7 +18,7 @@ from tasks.doctor import examine
 from tasks.errors import RefusedError
 from tasks.housekeeping import find_due, space
 from tasks.index.cache import ContentCache, VectorCache
-from tasks.index.store import IndexStore
+from tasks.index.store import IndexStore, has_table
 from tasks.lock import model_lock
 from tasks.mend import mend_all
 from tasks.proof import prove
@@ -32,6 +32,7 @@ from tasks.registry.versions import list_versions, load_manifest
 from tasks.retention import DAY
 from tasks.serving import reader_of
 from tests.command import Tandem
+from tests.fakes import batch
 from tests.homes import copy_home, environment_of, use_home
 from tests.killed_night import die_at
 from tests.nights import page
@@ -289,6 +290,17 @@ def test_what_killed_runs_leave_goes_when_it_is_old(ready_home: Home) -> None:
     }
     assert log.read_text().endswith("line 000999\nthe next line\n")
     assert read_step(client, run_id) is None
+
+
+def test_a_table_that_is_written_to_after_all_stays(ready_home: Home) -> None:
+    table = IndexStore.open_or_create(ready_home.lancedb, "docs-abc", 64)
+    (drop,) = [one for one in find_due(STRICT, ready_home, time.time()) if one.removal.kind == "tables"]
+    table.replace([], [batch({"docs/owl.md": ["an owl"]})])
+    with pytest.raises(RefusedError, match="the table docs-abc was written to meanwhile, so it was not removed"):
+        drop.act()
+    assert len(IndexStore.open(ready_home.lancedb, "docs-abc")) == 1
+    clean(ready_home)
+    assert not has_table(ready_home.lancedb, "docs-abc")
 
 
 def test_a_run_that_has_begun_again_keeps_its_checkpoint(ready_home: Home) -> None:

@@ -6,14 +6,19 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from lxml import html
 
 from tasks.config.index import SourceConfig
+from tasks.documents.anchors import take_off_anchors
 from tasks.documents.metadata import describe
-from tasks.documents.parsing import parse
+from tasks.documents.parsing import TABLE_RULE, parse
 from tasks.errors import ConfigError, ParseError
 from tasks.records import ParsedDocument, SourceFile
 from tests.realdata import SHARED, needs_real_data
@@ -35,9 +40,44 @@ class TestText:
             "---\nNever closed.\nBody.",
             "---js\n{}\n---\nBody.",
             "{\nno json\n}\nBody.",
+            "\n---\ntitle: Leave\n---\nBody.",
+            "----\ntitle: Leave\n----\nBody.",
+            "--- title: Leave\n---\nBody.",
+            "---\ntitle: Leave\n---- \nBody.",
+            "---\n---\nBody.",
+            "---\nrules: !!bool perhaps\n---\nBody.",
+            f"---\nrules: {'[' * 5000}\n---\nBody.",
+            "---\nrules: &rules [*rules]\n---\nBody.",
         ],
     )
     def test_what_is_no_proper_front_matter_stays_text(self, text: str) -> None:
+        parsed = parse("a.md", text.encode())
+        assert (parsed.text, parsed.metadata) == (text, {})
+
+    @pytest.mark.parametrize(
+        "data", [b"\xef\xbb\xbf---\r\ntitle: Leave\r\n--- \r\nSleep.", b"---\ntitle: Leave\n...\nSleep."]
+    )
+    def test_front_matter_may_follow_a_byte_order_mark_and_end_with_dots(self, data: bytes) -> None:
+        assert parse("a.md", data) == ParsedDocument("Sleep.", None, {"title": "Leave"})
+
+    def test_rules_below_front_matter_lose_nothing(self) -> None:
+        body = "Watch.\n\n---\n\nContact: the duty officer\n\n---\n\nLog."
+        assert parse("a.md", f"---\ntitle: Rules\n---\n{body}\n".encode()) == ParsedDocument(
+            body, None, {"title": "Rules"}
+        )
+
+    @example("# Watch\n\n---\n\nContact: the duty officer\n\n---\n\nLog.\n")
+    @example("# Quay\n\n```yaml\nkind: Namespace\n---\nkind: Secret\n---\nkind: Deployment\n```\n")
+    @example("Quay\n---\nkind: Secret\n---\n")
+    @example("\n---\nkind: Secret\n---\n")
+    @given(
+        st.lists(st.sampled_from(["---", "--- ", "...", "", "key: value", "# Title", "Words."]) | st.text()).map(
+            "\n".join
+        )
+    )
+    def test_a_page_that_does_not_begin_with_three_dashes_is_kept_whole(self, text: str) -> None:
+        text = re.sub("\r\n?", "\n", text.removeprefix("\ufeff"))
+        assume(text.split("\n")[0].rstrip() != "---" and "\0" not in text and not TABLE_RULE.search(text))
         parsed = parse("a.md", text.encode())
         assert (parsed.text, parsed.metadata) == (text, {})
 
@@ -78,6 +118,27 @@ PAGE = """<html lang="de-AT"><head><title>Urlaub</title><meta name="date" conten
 zwar rechtzeitig.</p><h2>Fristen</h2><p>Der Antrag ist zwei Wochen vorher zu stellen, damit alle planen können.</p>
 <table><tr><th>Tage</th><th>Frist</th></tr><tr><td>1</td><td>ein Tag</td></tr></table></article></main>
 <footer>Cookies und Datenschutz</footer></body></html>"""
+NAMES = [
+    "Authors",
+    "Comments",
+    "Cookies",
+    "Hidden files",
+    "Navigation lights",
+    "Related work",
+    "Shared moorings",
+    "Tags",
+]
+SECTIONS = [
+    "<section id='{slug}'><h2>{name}</h2><p>{rule}</p></section>",
+    "<section id='authors-{slug}'><h2>{name}</h2><p>{rule}</p></section>",
+    "<div class='section' id='share-{slug}'><h2>{name}</h2><p>{rule}</p></div>",
+    "<div class='section level2' id='{slug}'><h2>{name}</h2><p>{rule}</p></div>",
+    "<div id='{slug}'><h2>2. {name}</h2><p>{rule}</p></div>",
+    "<div id='outline-{slug}'><h2 id='{slug}'>§ {name}</h2><div id='text-{slug}'><p>{rule}</p></div></div>",
+    "<h2 id='{slug}'>{name}</h2><p id='{slug}-1'>{rule}</p>",
+    "<h2><span id='{slug}'>{name}</span></h2><p>{rule}</p>",
+]
+"""As Sphinx, docutils, pandoc, R Markdown, Org and MediaWiki write them."""
 
 
 class TestHtml:
@@ -90,6 +151,59 @@ class TestHtml:
         assert "Cookies" not in parsed.text
         assert "---\n" not in parsed.text.replace("|---|---|\n", "")
         assert (parsed.metadata["date"], parsed.metadata["language"]) == ("2024-05-06", "de-AT")
+
+    @pytest.mark.parametrize("form", SECTIONS)
+    def test_a_section_is_kept_whatever_its_heading_is_called(self, form: str) -> None:
+        rules = {
+            name: f"Whoever asks for {name.lower()} signs the list with date, name and the number." for name in NAMES
+        }
+        sections = [
+            form.format(slug=name.lower().replace(" ", "-"), name=name, rule=rule) for name, rule in rules.items()
+        ]
+        page = PAGE.replace("<table>", f"{''.join(sections)}<table>")
+        text = parse("a.html", page.encode()).text
+        assert [name for name, rule in rules.items() if f"{name}\n\n{rule}" not in text] == []
+        assert "Impressum" not in text
+        assert "Cookies und Datenschutz" not in text
+
+    @pytest.mark.parametrize(
+        "furniture",
+        [
+            "<div id='sidebar'><h3>Neues</h3><p>{text}</p></div>",
+            "<div id='site-navigation'><p>{text}</p></div>",
+            "<div role='navigation'><p>{text}</p></div>",
+            "<section class='cookie-banner' id='consent'><h2>Consent</h2><p>{text}</p></section>",
+            "<ul id='menu'><li>{text}</li></ul>",
+            "<nav id='fristen'><h2>Fristen</h2><p>{text}</p></nav>",
+            "<aside><p>{text}</p></aside>",
+        ],
+    )
+    def test_furniture_is_known_by_element_role_class_and_the_id_of_its_container(self, furniture: str) -> None:
+        text = "Wir verwenden auf diesen Seiten allerlei, das nicht zum Urlaub gehört."
+        page = PAGE.replace("<main>", f"{furniture.format(text=text)}<main>")
+        assert text not in parse("a.html", page.encode()).text
+
+    def test_an_id_that_marks_the_article_or_its_author_is_used(self) -> None:
+        page = PAGE.replace("<main><article>", "<div>").replace(
+            "</article></main>", "<p id='author'>Rosa Lind</p></div>"
+        )
+        tree = html.fromstring(page.replace("<div>", "<div id='content'>"))
+        assert parse("a.html", html.tostring(tree)).metadata["author"] == "Rosa Lind"
+        take_off_anchors(tree)
+        assert tree.xpath("//@id") == ["content"]
+
+    def test_dashes_within_a_page_are_no_front_matter(self) -> None:
+        code = "kind: Namespace\n---\nkind: Secret\n---\nkind: Deployment"
+        page = PAGE.replace("<table>", f"<pre>{code}</pre><table>")
+        parsed = parse("a.html", page.encode())
+        assert "# Urlaub nehmen" in parsed.text
+        assert code in parsed.text
+        assert "kind" not in parsed.metadata
+
+    def test_a_page_may_have_front_matter(self) -> None:
+        plain = parse("a.html", PAGE.encode())
+        parsed = parse("a.html", f"---\nlayout: page\n---\n{PAGE}".encode())
+        assert parsed == replace(plain, metadata=plain.metadata | {"layout": "page"})
 
     def test_a_page_without_article_says_so(self) -> None:
         with pytest.raises(ParseError, match="no article found"):
@@ -303,6 +417,19 @@ REFUSED = {
 @pytest.mark.realdata
 @needs_real_data
 class TestRealFiles:
+    @pytest.mark.parametrize("name", ["rules.md", "k8s.md"])
+    def test_dashes_further_down_a_real_page_lose_nothing(self, name: str) -> None:
+        data = (SHARED / "field/frontmatter" / name).read_bytes()
+        parsed = parse(name, data)
+        assert (parsed.text, parsed.metadata) == (data.decode(), {})
+
+    def test_every_section_of_a_real_page_is_kept(self) -> None:
+        page = (SHARED / "field/html/rules_page.html").read_text()
+        text = parse("rules_page.html", page.encode()).text
+        rules = re.findall(r"<p>(Rule [^<]+)</p>", page)
+        assert len(rules) == 42
+        assert [rule for rule in rules if rule not in text] == []
+
     def test_every_file_is_in_one_of_the_two_tables(self) -> None:
         folders = [SHARED / "formats", SHARED / "handbook" / "downloads"]
         there = {str(path.relative_to(SHARED)) for folder in folders for path in folder.rglob("*") if path.is_file()}

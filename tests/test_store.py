@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import lance
 import lancedb
 import pyarrow as pa
 import pytest
@@ -374,6 +376,53 @@ def test_collecting_frees_all_but_the_kept_versions_whatever_their_order(store: 
         assert store.at(tag).rows().sort_by("id") == rows
         assert store.at(tag).check() == []
     assert not store.maintain(SearchConfig()).seconds
+
+
+def test_collecting_while_another_process_writes_leaves_every_row(store: IndexStore, tmp_path: Path) -> None:
+    done, table = tmp_path / "done", str(tmp_path / "pages.lance")
+    rounds, collected = 6, 0
+    with subprocess.Popen([sys.executable, "-m", "tests.slow_writer", table, str(done), str(rounds)]) as writer:
+        while writer.poll() is None:
+            IndexStore.open(tmp_path, "pages").collect([])
+            collected += 1
+    assert (writer.returncode, done.exists()) == (0, True)
+    assert collected > rounds
+    after = IndexStore.open(tmp_path, "pages")
+    written = [f"slow/{number}.md#{ordinal}" for number in range(rounds) for ordinal in range(2)]
+    assert sorted(after.rows()["id"].to_pylist()) == sorted([*IDS, *written])
+
+
+def test_collecting_while_a_first_night_is_being_written_leaves_every_row(tmp_path: Path) -> None:
+    IndexStore.open_or_create(tmp_path, "pages", 64)
+
+    def slowly() -> Iterator[pa.RecordBatch]:
+        for number in range(4):
+            yield batch({f"slow/{number}.md": [f"page {number}"]})
+            time.sleep(0.3)
+
+    with ThreadPoolExecutor(1) as pool:
+        night = pool.submit(IndexStore.open(tmp_path, "pages").replace, [], slowly())
+        while not night.done():
+            IndexStore.open(tmp_path, "pages").collect([])
+        assert night.result() == 4
+    after = IndexStore.open(tmp_path, "pages").rows()["id"].to_pylist()
+    assert sorted(after) == [f"slow/{number}.md#0" for number in range(4)]
+
+
+@pytest.mark.parametrize(("days", "left"), [(6, 1), (8, 0)])
+def test_what_a_killed_run_wrote_goes_once_it_is_seven_days_old(
+    store: IndexStore, tmp_path: Path, days: int, left: int
+) -> None:
+    table = tmp_path / "pages.lance"
+    before = set(table.rglob("*.lance"))
+    rows = pa.Table.from_batches([batch({"docs/owl.md": ["an owl that was never committed"]})])
+    lance.fragment.write_fragments(rows, str(table), mode="append")
+    (stray,) = set(table.rglob("*.lance")) - before
+    then = time.time() - days * 86_400
+    os.utime(stray, (then, then))
+    store.collect([])
+    assert stray.exists() is bool(left)
+    assert len(store) == 3
 
 
 def test_the_latest_version_is_never_collected(store: IndexStore) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tasks.answering.extractive import weigh
 from tasks.errors import ConfigError
-from tasks.records import Passage
+from tasks.records import Passage, known_fields
 
 FOLDS = 5
 CONFIDENCE = 0.99
@@ -45,7 +45,7 @@ class Grounding:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Grounding":
-        return cls(**values)
+        return cls(**known_fields(cls, values, "a release's grounding"))
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)

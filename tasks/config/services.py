@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tasks.config.settings import Home
+from tasks.records import known_fields
 
 ADDRESSES = {"mlflow": ("MLFLOW_TRACKING_URI", ""), "prefect": ("PREFECT_API_URL", "/api")}
 """For each server: the variable that names it to every program, and what follows the address there."""
@@ -46,7 +47,8 @@ def read_services(home: Home) -> dict[str, Service]:
         recorded = json.loads(services_file(home).read_text())
     except FileNotFoundError:
         return {}
-    return {values["name"]: Service(**values) for values in recorded}
+    services = [Service(**known_fields(Service, values, str(services_file(home)))) for values in recorded]
+    return {service.name: service for service in services}
 
 
 def write_services(home: Home, services: dict[str, Service]) -> None:

@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import Any
 
+from tasks.documents.anchors import take_off_anchors
 from tasks.documents.headings import find_headings
 from tasks.errors import ParseError
 from tasks.records import ParsedDocument
 
-PARSER_VERSION = f"1 kreuzberg {version('kreuzberg')} trafilatura {version('trafilatura')}"
+PARSER_VERSION = f"3 kreuzberg {version('kreuzberg')} trafilatura {version('trafilatura')}"
 """Part of every document's recipe: text made by another version of a converter is made again."""
 
 MARKDOWN = {".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd"}
@@ -45,6 +46,8 @@ MAX_RATIO = 200
 """Unpacked to packed. Sheets full of zeros reach about 100; a zip bomb 1000 and more."""
 LOST_SHARE = 0.01
 """Share of a PDF's letters that its layout reading may drop before the plain reading is used."""
+FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+"""To be matched at the very start: as in Jekyll, not even an empty line may stand above it."""
 TABLE_RULE = re.compile(r"^[ \t]*\|?(?:[ \t]*:?-{3,}:?[ \t]*\|)+(?:[ \t]*:?-{3,}:?)?[ \t]*$", re.MULTILINE)
 NO_TITLE = re.compile(
     r"\W*(untitled( document)?|anonymous|unspecified|(microsoft word|powerpoint) .*)?\W*", re.IGNORECASE
@@ -104,14 +107,21 @@ def _short_rules(text: str) -> str:
 
 def _front_matter(text: str) -> tuple[str, dict[str, Any]]:
     """The text and its front matter. What looks like it but is no YAML mapping stays in the text."""
-    import frontmatter
+    found = FRONT_MATTER.match(text)
+    metadata = _yaml(found[1]) if found else None
+    if not found or not metadata or not isinstance(metadata, dict):
+        return text, {}
+    return text[found.end() :].strip(), metadata
+
+
+def _yaml(text: str) -> Any:
+    """What a text says in YAML, JSON-safe; None where it is none."""
     import yaml
 
     try:
-        metadata, body = frontmatter.parse(text, handler=frontmatter.YAMLHandler())
-    except (yaml.YAMLError, ValueError):
-        return text, {}
-    return (body, _json_safe(metadata)) if metadata else (text, {})
+        return _json_safe(yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):  # whatever a tag's reader raises
+        return None
 
 
 def _json_safe(value: Any) -> Any:
@@ -136,25 +146,29 @@ def _html(text: str) -> ParsedDocument:
     if not body.strip():
         return ParsedDocument("", None, front)
     tree = trafilatura.load_html(body)
-    language = tree.get("lang") if tree is not None else None  # read first: extraction takes the tree apart
-    page = trafilatura.extract(
-        tree,
-        output_format="markdown",
-        with_metadata=True,
-        include_comments=False,
-        favor_recall=True,
-        date_extraction_params={"extensive_search": False},  # a date in the prose is not the page's date
-    )
-    article, found = _front_matter(page or "")
+    metadata = {} if tree is None else _page_metadata(tree)
+    article = "" if tree is None else _article(tree)
     if not article:
         raise ParseError("no article found in this HTML: only navigation, scripts or fragments")
-    kept: dict[str, Any] = {
-        key: found[key] for key in ("title", "author", "date", "description", "tags") if key in found
-    }
-    if language:
-        kept["language"] = language
-    article = re.sub(r"[ \t]+$", "", article, flags=re.MULTILINE)
-    return ParsedDocument(article, found.get("title"), kept | front)
+    return ParsedDocument(article, metadata.get("title"), metadata | front)
+
+
+def _article(tree: Any) -> str:
+    import trafilatura
+
+    take_off_anchors(tree)
+    found = trafilatura.extract(tree, output_format="markdown", include_comments=False, favor_recall=True)
+    return re.sub(r"[ \t]+$", "", found or "", flags=re.MULTILINE).strip()
+
+
+def _page_metadata(tree: Any) -> dict[str, Any]:
+    """What a page says of itself; by the ids of its elements, too."""
+    import trafilatura
+
+    # A date in the prose is not the page's date.
+    found = trafilatura.extract_metadata(tree, date_config={"extensive_search": False})
+    kept = {key: getattr(found, key) for key in ("title", "author", "date", "description", "tags")}
+    return {key: value for key, value in (kept | {"language": tree.get("lang")}).items() if value}
 
 
 def _convert(suffix: str, data: bytes) -> ParsedDocument:

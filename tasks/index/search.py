@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tasks.config import stored
 from tasks.config.index import SearchConfig
 from tasks.errors import StoreError
 from tasks.index.store import IndexStore, explained, match_words, quote
@@ -291,7 +292,7 @@ def open_version(manifest: IndexManifest, embedder: "Embedder") -> IndexReader:
             f"version {manifest.tag} of {manifest.index} was embedded by another embedder "
             f"({manifest.embedder_fingerprint}) than the one given ({embedder.fingerprint})"
         )
-    return IndexReader(open_store(manifest), embedder, SearchConfig.model_validate(manifest.search))
+    return IndexReader(open_store(manifest), embedder, stored.search_of(manifest))
 
 
 def open_store(manifest: IndexManifest) -> IndexStore:

@@ -394,8 +394,9 @@ class IndexStore:
     def collect(self, keep_tags: Collection[str]) -> int:
         """Remove all versions but the latest and the kept ones, with their tags; bytes freed on disk.
 
-        Files that a killed run left behind go too, so nobody else may be writing. StoreError, and nothing is
-        removed, if a tag that is to be kept does not exist.
+        A file that no version refers to stays until it is seven days old (Lance's limit): a younger one may belong to
+        a write that another process has not committed yet, an older one was left by a killed run. StoreError, and
+        nothing is removed, if a tag that is to be kept does not exist.
         """
         self._refuse_if_read_only()
         tags = self.tags()
@@ -409,7 +410,7 @@ class IndexStore:
         with explained(f"remove old versions of {self.name}"):
             # LanceDB's own pruning stops at the first tag: one old champion would keep everything since.
             stats = self.table.to_lance().cleanup_old_versions(
-                older_than=timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
+                older_than=timedelta(0), delete_unverified=False, error_if_tagged_old_versions=False
             )
         return int(stats.bytes_removed)
 

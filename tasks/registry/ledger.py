@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tasks.records import Move
+from tasks.records import Move, known_fields
 from tasks.registry.connection import explained
 from tasks.registry.runs import PAGE, experiment_id, search_runs
 
@@ -159,8 +159,12 @@ def _entry(run: Run) -> Entry:
         by=tags["by"],
         reason=tags["reason"],
     )
-    before, after = (Pointers(**json.loads(tags[key])) for key in ("before", "after"))
+    before, after = (_pointers(json.loads(tags[key])) for key in ("before", "after"))
     return Entry(run.info.run_id, run.info.status == "FINISHED", move, before, after)
+
+
+def _pointers(values: dict[str, Any]) -> Pointers:
+    return Pointers(**known_fields(Pointers, values, "an entry of the ledger"))
 
 
 def _text(number: int | None) -> str:

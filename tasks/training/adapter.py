@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from tasks.config.training import BaseModelConfig
+from tasks.config import stored
 from tasks.errors import ModelError
 from tasks.records import AdapterManifest
 from tasks.training.base import fetch_base, hash_base, load_base, load_tokenizer
@@ -96,7 +96,7 @@ def check_weights(manifest: AdapterManifest, folder: Path) -> Path:
 
     Raises ModelError with both hashes where they are not.
     """
-    config = BaseModelConfig.model_validate(manifest.base)
+    config = stored.base_of(manifest)
     base = fetch_base(config)
     for what, where, expected, found in (
         (f"the base model {config.model}", base, manifest.base_hash, hash_base(base)),
