@@ -21,8 +21,9 @@ WINDOW, OVERLAP = 1024, 256
 """Characters of a text that an expression reads at a time, and of those that the next time has as well: more than any
 expression needs to know a token by."""
 
-_PREFIXES = {  # as their makers publish them, so that such scanners know a token; detect-secrets 1.5 has none of these
+_PREFIXES = {  # as their makers publish them, so that scanners know a token; detect-secrets 1.5 lacks these
     "Anthropic Key": r"sk-ant-[\w-]{20}",
+    "Artifactory Credentials": r"AKC[A-Za-z0-9]{50}",
     "Databricks Token": r"dapi[0-9a-f]{32}",
     "DigitalOcean Token": r"do[opr]_v1_[0-9a-f]{64}",
     "Docker Token": r"dckr_[po]at_[\w-]{20}",
