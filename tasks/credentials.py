@@ -14,6 +14,8 @@ from functools import cache
 
 Span = tuple[int, int]
 Find = Callable[[str], Iterable[Span]]
+Expression = tuple[str, re.Pattern[str]]
+"""What a text has in it wherever the pattern finds something, and the pattern."""
 
 NOISY = {"Base64 High Entropy String", "Hex High Entropy String", "Public IP (ipv4)"}
 """Detectors of detect-secrets that take quoted words and version numbers for secrets."""
@@ -21,27 +23,45 @@ WINDOW, OVERLAP = 1024, 256
 """Characters of a text that an expression reads at a time, and of those that the next time has as well: more than any
 expression needs to know a token by."""
 
-_PREFIXES = {  # as their makers publish them, so that scanners know a token; detect-secrets 1.5 lacks these
-    "Anthropic Key": r"sk-ant-[\w-]{20}",
-    "Artifactory Credentials": r"AKC[A-Za-z0-9]{50}",
-    "Databricks Token": r"dapi[0-9a-f]{32}",
-    "DigitalOcean Token": r"do[opr]_v1_[0-9a-f]{64}",
-    "Docker Token": r"dckr_[po]at_[\w-]{20}",
-    "GitHub Token": r"github_pat_\w{22}",
-    "GitLab Token": r"gl(?:pat|dt|ft|soat|rt|rtr|cbt|imt|ptt|agent|oas|ffct|wt)-[\w-]{20}",
-    "Google Key": r"AIza[\w-]{35}|GOCSPX-[\w-]{28}|ya29\.[\w-]{20}",
-    "Grafana Token": r"glsa_[A-Za-z0-9]{32}",
-    "Groq Key": r"gsk_[A-Za-z0-9]{40}",
-    "Hugging Face Token": r"(?:hf|api_org)_[A-Za-z0-9]{30}",
-    "NPM tokens": r"npm_[A-Za-z0-9]{36}|(?<=:_authToken=)(?:npm_|[A-Fa-f0-9-]{36}|[\w+/]{20})",
-    "OpenAI Token": r"sk-(?:proj|svcacct|admin|or-v1)-[\w-]{20}|sk-[A-Za-z0-9]{32}",
-    "PyPI Token": r"pypi-[\w-]{50}",
-    "Shopify Token": r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}",
-    "Slack Token": r"xapp-\d-\w+-\d+-[a-z0-9]{20}|xox[a-z](?:\.xox[a-z])?-(?=[\w-]{0,20}\d)[\w-]{20}",
-    "Stripe Access Key": r"[rs]k_live_\w{16}|whsec_[\w+/]{24}",
-    "Tandem Key": r"tandem_[0-9a-f]{8}_[\w-]{20}",
-    "Vault Token": r"hv[sbr]\.[\w-]{24}",
+_PREFIXES = (  # as their makers publish them, so that scanners know a token; detect-secrets 1.5 lacks these
+    ("Anthropic Key", "sk-ant-", r"[\w-]{20}"),
+    ("Artifactory Credentials", "AKC", r"[A-Za-z0-9]{50}"),
+    ("Databricks Token", "dapi", r"[0-9a-f]{32}"),
+    ("DigitalOcean Token", "doo_v1_ dop_v1_ dor_v1_", r"[0-9a-f]{64}"),
+    ("Docker Token", "dckr_pat_ dckr_oat_", r"[\w-]{20}"),
+    ("GitHub Token", "github_pat_", r"\w{22}"),
+    (
+        "GitLab Token",
+        "glpat- gldt- glft- glsoat- glrt- glrtr- glcbt- glimt- glptt- glagent- gloas- glffct-",
+        r"[\w-]{20}",
+    ),
+    ("Google Key", "AIza", r"[\w-]{35}"),
+    ("Google Key", "GOCSPX- ya29.", r"[\w-]{20}"),
+    ("Grafana Token", "glsa_", r"[A-Za-z0-9]{32}"),
+    ("Groq Key", "gsk_", r"[A-Za-z0-9]{40}"),
+    ("Hugging Face Token", "hf_ api_org_", r"[A-Za-z0-9]{30}"),
+    ("NPM tokens", "npm_", r"[A-Za-z0-9]{36}"),
+    ("NPM tokens", "_authToken=", r"(npm_|[A-Fa-f0-9-]{36}|[\w+/]{20,}+)"),
+    ("OpenAI Token", "sk-proj- sk-svcacct- sk-admin- sk-or-v1-", r"[\w-]{20}"),
+    ("OpenAI Token", "sk-", r"[A-Za-z0-9]{32}"),
+    ("PyPI Token", "pypi-", r"[\w-]{50}"),
+    ("Shopify Token", "shpat_ shpca_ shppa_ shpss_", r"[0-9a-fA-F]{32}"),
+    ("Slack Token", "xox", r"[a-z](?:\.xox[a-z])?-(?=[\w-]{0,20}\d)[\w-]{20}"),
+    ("Slack Token", "xapp-", r"\d-[\w-]{20}"),
+    ("Stripe Access Key", "sk_live_ rk_live_", r"\w{16}"),
+    ("Stripe Access Key", "whsec_", r"[\w+/]{24,}+"),
+    ("Tandem Key", "tandem_", r"[0-9a-f]{8}_[\w-]{20}"),
+    ("Vault Token", "hvs. hvb. hvr.", r"[\w-]{24}"),
+)
+"""Kind, prefixes, and what follows at least."""
+_NEEDS = {
+    "Artifactory Credentials": re.compile("AKC|AP[0-9A-F]"),
+    **dict.fromkeys(
+        ("Cloudant Credentials", "IBM COS HMAC Credentials", "IBM Cloud IAM Key", "SoftLayer Credentials"),
+        re.compile(r"[A-Za-z0-9_-]{24}"),
+    ),
 }
+"""What a text has at least where a slow expression of detect-secrets finds something in it."""
 _REPEATED = {"AWS Access Key", "Basic Auth Credentials", "Cloudant Credentials", "IBM Cloud IAM Key"} | {
     "IBM COS HMAC Credentials",
     "Secret Keyword",
@@ -58,9 +78,12 @@ that one window takes minutes."""
 _ONE_WAY = " *+(?:=>|:=|::|=|:|(?<= )) *+"
 """The same, with one way only."""
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_BASE64 = r"/(?=[A-Za-z0-9/]{0,88}[+=]|(?=[a-z0-9_-]{0,40}[A-Z])(?=[A-Z0-9_-]{0,40}[a-z])[A-Za-z_-]{0,40}\d[\w-]{4})"
+"""A slash within base64, by what follows it, rather than one before the next part of a path."""
 _TAIL = re.compile(
     # words of base64url; what stands between two of them, also in base64 and where it is escaped; padding
-    r"(?:[A-Za-z0-9_-]++|[.~](?=[A-Za-z0-9_-])|[+/]{1,3}(?=[A-Za-z0-9_=])|%[0-9A-Fa-f]{2})*+(?:={1,3}(?![A-Za-z0-9_=]))?"
+    rf"(?:[A-Za-z0-9_-]++|[.~](?=[A-Za-z0-9_-])|\+{{1,3}}(?=[A-Za-z0-9_=/])|{_BASE64}|%[0-9A-Fa-f]{{2}})*+"
+    r"(?:={1,3}(?![A-Za-z0-9_=]))?"
 )
 
 _DOTTED = re.compile(r"(?<![A-Za-z0-9_.=-])[A-Za-z0-9_.=-]{20,}")
@@ -86,7 +109,9 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 """What the name of a secret has in it, as detect-secrets has it."""
-_WORD = re.compile(r"(?<![\w-])[\w-]++")
+_NAME_PARTS = ("key", "pass", "pwd", "secret", "contrase")
+"""What `_NAMED` cannot do without: the search for it is slow."""
+_REST = re.compile(r"[\w-]*+")
 _QUOTED = "|".join(
     rf"{quote}(?=\w)(?P<{name}>(?:\\.|[^{quote}\\\n]|\n(?!\s*\n))*?){quote}|{quote}(?=\w)(?P<plain_{name}>[^{quote}\n]*){quote}"
     for name, quote in (("double", '"'), ("single", "'"), ("back", "`"))
@@ -114,17 +139,18 @@ def _finders() -> dict[str, Find]:
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     detectors: dict[str, type] = get_mapping_from_secret_type_to_class()
-    patterns: dict[str, list[re.Pattern[str]]] = {
+    expressions: dict[str, list[Expression]] = {
         kind: [
-            re.compile(each.pattern.replace(_GAPS, _ONE_WAY), each.flags) for each in getattr(detector, "denylist", ())
+            ("", re.compile(each.pattern.replace(_GAPS, _ONE_WAY), each.flags))
+            for each in getattr(detector, "denylist", ())
         ]
         for kind, detector in detectors.items()
         if kind not in NOISY
     }
-    patterns["NPM tokens"] = []  # its own takes the rest of the line as well
-    for kind, prefix in _PREFIXES.items():
-        patterns.setdefault(kind, []).append(re.compile(rf"(?<![A-Za-z0-9])(?:{prefix})", re.ASCII))
-    found = {kind: _finder(tuple(expressions)) for kind, expressions in sorted(patterns.items())}
+    expressions["NPM tokens"] = []  # its own takes the rest of the line as well
+    for kind, prefixes, rest in _PREFIXES:
+        expressions.setdefault(kind, []).extend((prefix, _begins(prefix, rest)) for prefix in prefixes.split())
+    found = {kind: _finder(tuple(those), _NEEDS.get(kind)) for kind, those in sorted(expressions.items())}
     named = found["Private Key"]
     return found | {
         "Basic Auth Credentials": _users,
@@ -134,8 +160,19 @@ def _finders() -> dict[str, Find]:
     }
 
 
-def _finder(patterns: tuple[re.Pattern[str], ...]) -> Find:
-    return lambda text: _whole(text, (span for pattern in patterns for span in _matches(pattern, text)))
+def _begins(prefix: str, rest: str) -> re.Pattern[str]:
+    """A token that begins with the prefix, and no word that ends with it, as `task-` does with `sk-`."""
+    return re.compile(rf"{re.escape(prefix)}(?<![A-Za-z0-9]{re.escape(prefix)})(?:{rest})", re.ASCII)
+
+
+def _finder(expressions: tuple[Expression, ...], needs: re.Pattern[str] | None) -> Find:
+    def find(text: str) -> Iterator[Span]:
+        if needs and not needs.search(text):
+            return iter(())
+        fitting = (pattern for literal, pattern in expressions if literal in text)
+        return _whole(text, (span for pattern in fitting for span in _matches(pattern, text)))
+
+    return find
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
@@ -202,6 +239,8 @@ def _is_json(part: str) -> bool:
 
 def _key_blocks(text: str) -> Iterator[Span]:
     """The whole block: the detector of private keys names no more than a part of its first line."""
+    if "PRIVATE KEY" not in text and "PuTTY" not in text:
+        return
     for pattern in (_KEY_BLOCK, _KEY_BEGUN, _PUTTY):
         yield from (match.span() for match in pattern.finditer(text))
     for match in _KEY_END.finditer(text):  # of a block whose beginning another passage has
@@ -213,13 +252,17 @@ def _key_blocks(text: str) -> Iterator[Span]:
 
 def _assignments(text: str) -> Iterator[Span]:
     """What is assigned to, or compared with, a name such as `db_password`, in quotes and whole."""
-    if not _NAMED.search(text):
+    plain = text.casefold()
+    if not any(part in plain for part in _NAME_PARTS):
         return
-    for word in _WORD.finditer(text):
-        if _NAMED.search(word[0]):
-            for pattern in (_ASSIGNED, _ENDED):
-                if match := pattern.match(text, word.end()):
-                    yield match.span(match.lastgroup or 0)
+    reach = 0
+    for name in _NAMED.finditer(text):
+        if name.start() < reach:
+            continue
+        reach = _REST.match(text, name.end()).end()  # type: ignore[union-attr]  # it matches nothing as well
+        for pattern in (_ASSIGNED, _ENDED):
+            if match := pattern.match(text, reach):
+                yield match.span(match.lastgroup or 0)
     for match in _COMPARED.finditer(text):
         start = text.rfind(match[1], 0, match.start()) + 1
         if start and _NAMED.search(match[2]) and "\n" not in text[start : match.start()] and start < match.start():

@@ -80,6 +80,9 @@ def test_a_key_of_the_service_is_known(tmp_path: Path) -> None:
         ("https://bob:pa/ss@db.org/x", "https://‹Basic_Auth_Credentials›db.org/x"),
         (f"https://{TOKENS['classic'][1]}@github.com/a", "https://‹GitHub_Token›@github.com/a"),
         (f"https://x:{TOKENS['classic'][1]}@github.com/a", "https://‹Basic_Auth_Credentials›github.com/a"),
+        (f"https://l.org/{TOKENS['jwt'][1]}/s/642947709/br", "https://l.org/‹JSON_Web_Token›/s/642947709/br"),
+        (f"{TOKENS['classic'][1]}/Ab3dE6gH9+x/y==.", "‹GitHub_Token›."),
+        (f"{TOKENS['hugging face'][1]}/Ab3dE6gH9.", "‹Hugging_Face_Token›."),
         ("//r.org/:_authToken=npm_" + "a1" * 18 + " and more", "//r.org/:_authToken=‹NPM_tokens› and more"),
         ('pwd = "it\'s \\"my\\" secret" ok', 'pwd = "‹Secret_Keyword›" ok'),
         (
