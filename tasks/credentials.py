@@ -209,7 +209,7 @@ def _users(text: str) -> list[Span]:
 
 
 def _web_tokens(text: str) -> Iterator[Span]:
-    """Three parts or more between dots, the first of which is a header in JSON."""
+    """Two parts or more between dots, the first of which is a header in JSON: signed, or encrypted."""
     if _BEGUN_JSON in text:
         yield from _whole(text, (span for match in _DOTTED.finditer(text) for span in _headed(match)))
 
