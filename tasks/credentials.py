@@ -78,6 +78,7 @@ that one window takes minutes."""
 _ONE_WAY = " *+(?:=>|:=|::|=|:|(?<= )) *+"
 """The same, with one way only."""
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_ESCAPE = re.compile(r"\\[nrtbf]|%[0-9A-Fa-f]{2}")
 _BASE64 = r"/(?=[A-Za-z0-9/]{0,88}[+=]|(?=[a-z0-9_-]{0,40}[A-Z])(?=[A-Z0-9_-]{0,40}[a-z])[A-Za-z_-]{0,40}\d[\w-]{4})"
 """A slash within base64, by what follows it, rather than one before the next part of a path."""
 _TAIL = re.compile(
@@ -162,7 +163,9 @@ def _finders() -> dict[str, Find]:
 
 def _begins(prefix: str, rest: str) -> re.Pattern[str]:
     """A token that begins with the prefix, and no word that ends with it, as `task-` does with `sk-`."""
-    return re.compile(rf"{re.escape(prefix)}(?<![A-Za-z0-9]{re.escape(prefix)})(?:{rest})", re.ASCII)
+    own = re.escape(prefix)
+    free = rf"(?:(?<![A-Za-z0-9]{own})|(?<=\\[nrtbf]{own})|(?<=%[0-9A-Fa-f]{{2}}{own}))"  # an escape is no word
+    return re.compile(rf"{own}{free}(?:{rest})", re.ASCII)
 
 
 def _finder(expressions: tuple[Expression, ...], needs: re.Pattern[str] | None) -> Find:
@@ -197,9 +200,11 @@ def _whole(text: str, spans: Iterable[Span]) -> Iterator[Span]:
     for start, end in sorted(spans):
         if end <= reach:
             continue
-        start = max(start, reach)
+        begun = start = max(start, reach)
         while start > reach and text[start - 1] in _LETTERS:
             start -= 1
+        if start and (escape := _ESCAPE.match(text, start - 1)) and escape.end() <= begun:
+            start = escape.end()
         reach = match.end() if (match := _TAIL.match(text, end)) else end
         yield start, reach
 

@@ -56,6 +56,8 @@ CARRIERS = (
     "(see {}), or `{}`!",
     "https://host.org/?t={}&user=bob",
     "<{}>, [{}] and **{}**",
+    r'{"said": "so:\n{}\n"}',
+    "?q=a%3D{}",
 )
 
 
