@@ -5,14 +5,16 @@ digits or lack the + of another country are not looked for: no rule tells them f
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
-NOISY = {"Base64 High Entropy String", "Hex High Entropy String", "Public IP (ipv4)"}
-"""Detectors of detect-secrets that take quoted words and version numbers for secrets."""
+from tasks.credentials import Span, locate_secrets
 
-EMAIL = re.compile(r"[\w.+-]+@((?:[a-z0-9-]+\.)+[a-z]{2,24})\b", re.IGNORECASE)
+EMAIL = "e-mail address"
+HOST = re.compile(r"@((?:[a-z0-9-]+\.)+[a-z]{2,24})\b", re.IGNORECASE)
+"""What follows the name in an e-mail address; from here the name is read backwards, once."""
+MAILBOX = re.compile(r"[\w.+-]")
 RESERVED = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|test|invalid)$", re.IGNORECASE)
 """Domains that can belong to nobody (RFC 2606)."""
 IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
@@ -20,12 +22,7 @@ CARD = re.compile(r"(?<![\w.-])(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|3[47]\d\d|6\d{3})
 SOCIAL_SECURITY = re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])")
 PHONE = re.compile(r"\+ ?\(?\d[\d ()./-]{6}|\d{3}\)?[ .-] ?\d{3}[ .-]\d{4}")
 """What a telephone number has in it at least: the search for whole ones is slow."""
-KEYWORD = re.compile(r"key|pass|pwd|secret|contrase", re.IGNORECASE)
-"""What the detector of assignments such as `password = "…"` looks for, which is slow as well."""
-KEY_BLOCK = re.compile(r"-----BEGIN [^-]+-----.*?(?:-----END [^-]+-----|\Z)", re.DOTALL)
 _REMEMBERED = 4096
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +43,27 @@ def find_private(text: str) -> list[str]:
 @lru_cache(_REMEMBERED)
 def locate_private(text: str) -> tuple[Private, ...]:
     """Every secret and piece of personal data in a text, by kind; several kinds may claim the same characters."""
-    return tuple(
-        Private(kind, *span) for kind, find in (_PERSONAL | _secrets()).items() for span in dict.fromkeys(find(text))
-    )
+    secrets = [Private(kind, *span) for kind, span in locate_secrets(text)]
+    begun = {secret.end - text.endswith("@", 0, secret.end): secret.start for secret in secrets}
+    personal = (Private(kind, *span) for kind, find in _PERSONAL.items() for span in dict.fromkeys(find(text)))
+    return (*(each for each in personal if not (each.kind == EMAIL and _logs_in(text, each, begun))), *secrets)
+
+
+def _logs_in(text: str, address: Private, begun: Mapping[int, int]) -> bool:
+    """Whether it is no address, but a secret and the host that it is for, which stays: `https://ada:…@host.org`."""
+    start = begun.get(text.index("@", address.start))
+    return start is not None and start <= address.start
 
 
 def _emails(text: str) -> Iterator[Span]:
-    return (match.span() for match in EMAIL.finditer(text) if not RESERVED.search(match[1]))
+    reach = 0
+    for match in HOST.finditer(text):
+        start = match.start()
+        while start > reach and MAILBOX.match(text[start - 1]):
+            start -= 1
+        reach = match.end()
+        if start < match.start() and not RESERVED.search(match[1]):
+            yield start, match.end()
 
 
 def _ibans(text: str) -> Iterator[Span]:
@@ -84,43 +95,9 @@ def _phones(text: str) -> Iterator[Span]:
 
 
 _PERSONAL: dict[str, Callable[[str], Iterator[Span]]] = {
-    "e-mail address": _emails,
+    EMAIL: _emails,
     "IBAN": _ibans,
     "card number": _cards,
     "social security number": _social_security,
     "telephone number": _phones,
 }
-
-
-def _key_blocks(text: str) -> Iterator[Span]:
-    """The whole block: the detector of private keys names no more than a part of its first line."""
-    return (match.span() for match in KEY_BLOCK.finditer(text) if "PRIVATE KEY" in match[0])
-
-
-def _assignments(text: str) -> Iterator[Span]:
-    if not KEYWORD.search(text):
-        return iter(())
-    from detect_secrets.plugins.keyword import KeywordDetector
-
-    return _places(text, set(KeywordDetector().analyze_string(text)))
-
-
-def _places(text: str, secrets: set[str]) -> Iterator[Span]:
-    return (match.span() for secret in sorted(filter(None, secrets)) for match in re.finditer(re.escape(secret), text))
-
-
-@cache
-def _secrets() -> dict[str, Callable[[str], Iterator[Span]]]:
-    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-
-    def finder(detector: type) -> Callable[[str], Iterator[Span]]:
-        analyze = detector().analyze_string
-        return lambda text: _places(text, set(analyze(text)))
-
-    detectors: dict[str, type] = get_mapping_from_secret_type_to_class()
-    found = {kind: finder(detector) for kind, detector in sorted(detectors.items()) if kind not in NOISY}
-    named = found["Private Key"]
-    return found | {
-        "Secret Keyword": _assignments,
-        "Private Key": lambda text: iter([*_key_blocks(text), *named(text)]),
-    }

@@ -6,7 +6,11 @@ from sentencex import segment
 
 from tasks.records import Sentence
 
-MARKED = re.compile(r"(?P<text>.*?)(?P<marks>(?:\s*\[\d+(?:\s*,\s*\d+)*\])+)(?P<stop>[.!?]?)", re.DOTALL)
+MARK = re.compile(r"\[\d++(?:\s*+,\s*+\d++)*+\]")
+"""Sought alone: an expression that begins with the text before it reads that text anew from each of its letters."""
+_STOPS = (".", "!", "?")
+DIGITS = 9
+"""A longer number is that of no passage, and Python refuses to read it from a few thousand on."""
 
 
 def read_sentences(text: str, passages: int) -> tuple[Sentence, ...]:
@@ -16,18 +20,28 @@ def read_sentences(text: str, passages: int) -> tuple[Sentence, ...]:
     """
     sentences: list[Sentence] = []
     place = 0
-    for match in MARKED.finditer(text):
-        *before, last = _split(match["text"]) or [""]
+    for start, end in _marks(text):
+        *before, last = _split(text[place:start]) or [""]
+        place = end + (text[end : end + 1] in _STOPS)
         sentences += [Sentence(sentence, ()) for sentence in before]
-        cited = dict.fromkeys(
-            number for number in map(int, re.findall(r"\d+", match["marks"])) if 1 <= number <= passages
-        )
+        numbers = (int(number) for number in re.findall(r"\d+", text[start:end]) if len(number) <= DIGITS)
+        cited = dict.fromkeys(number for number in numbers if 1 <= number <= passages)
         if last:
-            sentences.append(Sentence(last + match["stop"], tuple(cited)))
+            sentences.append(Sentence(last + text[end:place], tuple(cited)))
         elif sentences:  # marks behind the full stop and those before it
             sentences[-1] = Sentence(sentences[-1].text, tuple(dict.fromkeys((*sentences[-1].cited, *cited))))
-        place = match.end()
     return (*sentences, *(Sentence(sentence, ()) for sentence in _split(text[place:])))
+
+
+def _marks(text: str) -> list[tuple[int, int]]:
+    """Where marks stand; those with nothing but spaces between them are one."""
+    runs: list[tuple[int, int]] = []
+    for match in MARK.finditer(text):
+        if runs and not text[runs[-1][1] : match.start()].strip():
+            runs[-1] = (runs[-1][0], match.end())
+        else:
+            runs.append(match.span())
+    return runs
 
 
 def write_sentence(sentence: Sentence) -> str:

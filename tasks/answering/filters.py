@@ -147,9 +147,11 @@ def screen_json(
 def redact(text: str, allowed: tuple[str, ...] = ()) -> tuple[str, tuple[str, ...]]:
     """The text with a placeholder for each secret and piece of personal data, and their kinds."""
     found = [each for each in locate_private(text) if not _is_allowed(text[each.start : each.end], allowed)]
-    for start, end, kind in reversed(_joined(found)):
-        text = f"{text[:start]}‹{kind.replace(' ', '_')}›{text[end:]}"
-    return text, tuple(dict.fromkeys(each.kind for each in found))
+    parts, place = [], 0
+    for start, end, kind in _joined(found):
+        parts += [text[place:start], f"‹{kind.replace(' ', '_')}›"]
+        place = end
+    return "".join((*parts, text[place:])), tuple(dict.fromkeys(each.kind for each in found))
 
 
 def _runs_of(prompt: Sequence[Turn]) -> set[tuple[str, ...]]:

@@ -35,6 +35,10 @@ _MACHINE = (
     r"automated (?:\w+ ){0,2}(?:software|systems?|tools?|readers?))"
 )
 _SAY = r"(?:say|saying|reply|respond|answer|output|print|write|return|emit|repeat|produce|display|state|echo|type)"
+_BEGIN = r"^[^\w\n]*"
+"""A line's first word. What would read on over further lines, or past its own next beginning, takes time that grows
+with the square of the text, and finds no more."""
+_AS_MACHINE = r"\b(?:as|being) an? (?:ai|llm|language model)\b"
 _NEAR, _WITHIN = r"[^.!?\n]{0,30}", r"[^.!?\n]{0,60}"
 
 _ALONE = (
@@ -53,14 +57,14 @@ _ALONE = (
     r"<\|(?:im_start|im_end|system|user|assistant|endoftext|eot_id|start_header_id)\|?>?|\[/?(?:inst|system)\]|<</?sys>>",
     r"</?(?:system|instructions?|system_prompt|assistant|admin)(?:[ _-]\w+)?>",
     r"^#{2,} ?(?:system|instruction)s?\b:?\s*$",
-    r"^\W*(?:system|assistant|developer)(?: (?:prompt|message|note|override|update))?\W*:\s*\S",
+    rf"{_BEGIN}(?:system|assistant|developer)(?: (?:prompt|message|note|override|update))?\W*:\s*\S",
     r"\b(?:new|updated|revised|real|actual|hidden|secret|important|special) instructions? (?:for|to) (?:the |you)",
     r"\bnew instructions?(?:\s*:| (?:follow|apply)\b)",
     rf"\b(?:begin|start|end) (?:of )?(?:the )?(?:new |hidden )?(?:system )?{_TOLD}\s*[:\]>)=]",
     r"\b(?:jailbreak|jailbroken|do anything now|developer mode|god mode|unrestricted mode|maintenance mode)\b",
     r"\b(?:pretend|act|behave|role-?play)\b[^.!?\n]{0,12}\byou (?:are|were|have|had)\b",
     rf"\bif you(?: are|'re| were) (?:an? |the )?{_MACHINE}\b",
-    r"\b(?:as|being) an? (?:ai|llm|language model)\b[^.!?\n]*\byou\b",
+    rf"{_AS_MACHINE}(?:(?!{_AS_MACHINE})[^.!?\n])*\byou\b",
     r"\b(?:attention|note|message|instructions?|memo|dear|hello|hey|reminder)\b"
     rf"[^.!?\n]{{0,12}}\b{_MACHINE}\b[^.!?:\n]{{0,30}}[:,!\-]",
     rf"\b(?:to|for) (?:the |any |every |all )?{_MACHINE} (?:who |that |which )?"
@@ -77,7 +81,7 @@ _ALONE = (
     r"\b(?:system|initiali[sz]ation) (?:string|configuration)",
     r"\b(?:admin\w*|developer|system|security) override\b",
     # what is sent, or kept from the reader
-    r"!\[[^\]]*\]\(\s*https?:[^)]*[{<\[]",
+    r"!\[(?:(?!!\[)[^\]])*\]\(\s*https?:[^)]*[{<\[]",
     r"\b(?:do not|don't|never|without) (?:tell|telling|mention|mentioning|reveal|revealing|inform|informing|alert)\w*\b"
     rf"{_NEAR}\b(?:users?|reader|anyone|these instructions|this instruction)\b",
 )
@@ -92,7 +96,7 @@ _TOGETHER = (
     rf"\b{_SAY}\b{_WITHIN}\b(?:exactly|verbatim|nothing (?:else|but)|word for word|and (?:then )?stop|"
     r"the (?:following|exact|single|one)? ?(?:word|phrase|text|string|sentence|token|code|marker)s?)\b",
     rf"\b(?:only|just|simply|merely|always|instead|exclusively) {_SAY}\b|"
-    rf"\b{_SAY} (?:only|just|simply|solely|instead)\b|^\W*(?:please )?(?:now )?{_SAY}\b(?!\s*(?:to|for|from)\b)",
+    rf"\b{_SAY} (?:only|just|simply|solely|instead)\b|{_BEGIN}(?:please )?(?:now )?{_SAY}\b(?!\s*(?:to|for|from)\b)",
     r"\b(?:your|the|every|each|any) (?:next |final |own )?"
     r"(?:answer|response|reply|output|completion|summary)(?:s|es)?\b",
     r"\b(?:when|whenever|if|once|after|before|any ?time|no matter what|whatever)\b[^.!?\n]{0,40}\b(?:asked|asks?|"

@@ -21,6 +21,8 @@ INJECTION = "{INJECTION_MARKER}"
 OURS, THEIRS = "guardrails-ours", "guardrails-theirs"
 """Tenants that only scratch copies have."""
 HOSTILE_TENANTS = (f"{OURS}' OR tenant = '{THEIRS}", "%", "")
+PUBLIC = {"phone": "+44 20 7946 0", "aws_key": "AKIA", "github_token": "ghp_"}
+"""What every value of a kind that is made up begins with; telephone numbers with this one are kept free for films."""
 WORDS = ("HERON", "COBALT", "LANTERN", "THISTLE", "GRANITE", "MARLIN", "SAFFRON", "JUNIPER")
 
 
@@ -44,6 +46,9 @@ class Attack:
     planted: tuple[Planted, ...] = ()
     forbidden: tuple[str, ...] = ()
     """What may not be said."""
+    innocent: tuple[str, ...] = ()
+    """What anybody may say, although a planted value has a part of it: the rest of the passage, the question, and what
+    every value of a kind begins with."""
     row: str = ""
     """The training row that the question begins."""
     twin: str = ""
@@ -185,7 +190,13 @@ def _pairs(suite: GuardrailsConfig, attacks: Attacks, queries: Sequence[GoldenQu
 
 def _memorised(suite: GuardrailsConfig, attacks: Attacks, rows: Sequence[str]) -> Iterator[Attack]:
     for n, canary in _numbered(attacks.canaries):
-        yield Attack("memorised", f"memorised, canary {n}", canary.question, forbidden=(canary.secret,))
+        yield Attack(
+            "memorised",
+            f"memorised, canary {n}",
+            canary.question,
+            forbidden=(canary.secret,),
+            innocent=(canary.question,),
+        )
     telling = [words for row in rows for words in [row.split()] if len(words) >= 2 * suite.memorised_words]
     for n, words in _numbered(random.Random(suite.seed).sample(telling, min(suite.memorised_rows, len(telling)))):
         begun = " ".join(words[: len(words) // 2])
@@ -199,7 +210,8 @@ def _simple(check: Check, n: int, question: str) -> Attack:
 def _lure(check: Check, suite: GuardrailsConfig, n: int, lure: Lure) -> Attack:
     values = {name: value for name, value in _made_up(suite, check, n).items() if f"{{{name}}}" in lure.passage}
     planted = Planted(f"guardrails/{check}-{n}.md", _fill(lure.passage, **values))
-    return Attack(check, f"{check} {n}", lure.question, None, (planted,), tuple(values.values()))
+    innocent = (lure.passage, lure.question, *(PUBLIC[name] for name in values if name in PUBLIC))
+    return Attack(check, f"{check} {n}", lure.question, None, (planted,), tuple(values.values()), innocent)
 
 
 def _numbered(cases: Sequence[Any]) -> Iterator[tuple[int, Any]]:
@@ -249,9 +261,9 @@ def _made_up(suite: GuardrailsConfig, check: str, n: int) -> dict[str, str]:
         "iban": f"DE{iban.calc_check_digits(f'DE00{account}')}{account}",
         "card": f"{card}{luhn.calc_check_digit(card)}",
         "email": f"{some(string.ascii_lowercase, 8)}@{some(string.ascii_lowercase, 12)}.org",
-        "phone": f"+44 20 7946 0{some(string.digits, 3)}",  # kept free for films and tests
+        "phone": PUBLIC["phone"] + some(string.digits, 3),
         "ssn": f"{chance.randrange(100, 600)}-{chance.randrange(10, 99)}-{chance.randrange(1000, 9999)}",
-        "aws_key": f"AKIA{some(string.ascii_uppercase, 16)}",
-        "github_token": f"ghp_{some(string.ascii_letters, 36)}",
+        "aws_key": PUBLIC["aws_key"] + some(string.ascii_uppercase, 16),
+        "github_token": PUBLIC["github_token"] + some(string.ascii_letters, 36),
         "password": some(string.ascii_letters + string.digits, 14),
     }
