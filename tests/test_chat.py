@@ -223,12 +223,12 @@ def test_a_thought_that_the_prompt_opens_is_no_part_of_an_answer(bases: dict[str
 def test_a_schema_holds_and_the_answer_ends_under_every_template(name: str, bases: dict[str, Base]) -> None:
     import llguidance
 
-    grammar = llguidance.LLMatcher.grammar_from_json_schema({"enum": ["tea", "milk"]})
+    grammar = llguidance.LLMatcher.grammar_from_json_schema({"type": "integer"})  # which further digits would fit too
     for end in turn_ends(bases[name].tokenizer):
-        value = bases[name].tokenizer('"tea"', add_special_tokens=False)["input_ids"]
+        value = bases[name].tokenizer("12", add_special_tokens=False)["input_ids"]
         with Writes(bases[name], [*value, end]):
             [said] = bases[name].say([PAIR[:1]], 40, grammar)
-        assert (said.text, said.tokens_out, said.cut) == ('"tea"', len(value) + 1, False)
+        assert (said.text, said.tokens_out, said.cut) == ("12", len(value) + 1, False)
 
 
 def test_a_template_without_a_system_turn_gets_it_before_the_first_user_turn(bases: dict[str, Base]) -> None:

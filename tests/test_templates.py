@@ -18,7 +18,7 @@ from tests.tiny_models import write_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORT = ROOT / "data" / "samples" / "support"
-STEPS = 40
+STEPS = 80
 """Enough to learn the form of an answer, if not what stands in it."""
 ROWS = 20
 
