@@ -21,15 +21,20 @@ from tasks.config.training import (
 from tasks.errors import ConfigError, RefusedError
 from tasks.evaluation.answers import check_scoring
 from tasks.progress import artifact_key
-from tasks.records import PreparedData
+from tasks.records import Finding, PreparedData
 from tasks.registry.connection import connect
 from tasks.registry.datasets import fetch_rows, find_dataset
 from tasks.registry.runs import log, log_dataset
 from tasks.training.base import fetch_base, load_tokenizer
+from tasks.training.chat import check_template, exchange, find_unwritable, knows_system
 from tasks.training.dataset import FINDINGS_FILE, describe_findings, list_findings, prepare_data
 from tasks.training.general import read_general_choices, read_general_text
 
 DATA_FILE = "data.md"
+NO_SYSTEM = Finding(
+    "note",
+    "The chat template of the base model writes no system turn: what one says is put in front of the first user turn.",
+)
 
 
 @task(name="check data", task_run_name="check {config.dataset}")
@@ -38,6 +43,7 @@ def check_data(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prep
 
     Raises:
         ConfigError: the data set is of the wrong format for the method, or it cannot be scored as asked.
+        ModelError: the base model's chat template writes answers that continue no prompt.
         RefusedError: something was found that stops the run; the report says what, and in which rows.
     """
     dataset = load_choice("datasets", config.dataset, DatasetConfig)
@@ -49,9 +55,10 @@ def check_data(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prep
     check_general(config.scoring)
     dataset, own = fetch_own(dataset, config.dataset_version, folder.parent / "sources")
     tokenizer = load_tokenizer(fetch_base(load_choice("models", config.base, BaseModelConfig)))
+    check_template(tokenizer)
 
     def count_tokens(conversations: list[list[dict[str, str]]]) -> list[int]:
-        return [len(tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"]) for turns in conversations]
+        return [sum(map(len, exchange(tokenizer, turns))) for turns in conversations]
 
     prepared = prepare_data(
         dataset,
@@ -60,9 +67,12 @@ def check_data(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prep
         seed=config.training.seed,
         max_length=config.training.max_length,
         count_tokens=count_tokens,
+        find_unwritable=lambda turns: find_unwritable(tokenizer, turns),
         folder=folder,
     )
-    prepared = replace(prepared, sources=tuple(own.get(source, source) for source in prepared.sources))
+    findings = (*prepared.findings, *([] if knows_system(tokenizer) else [NO_SYSTEM]))
+    sources = tuple(own.get(source, source) for source in prepared.sources)
+    prepared = replace(prepared, sources=sources, findings=findings)
     _keep(config.dataset, prepared, run_id)
     if prepared.stopped:
         reasons = " ".join(finding.sentence for finding in prepared.findings if finding.severity == "stop")

@@ -9,10 +9,10 @@ import pytest
 from tasks.check_data import check_data
 from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, ModelError
 from tasks.registry.connection import connect
 from tasks.registry.runs import read_text, start_run
-from tests.tiny_models import conversation, write_data, write_lines, write_yaml
+from tests.tiny_models import TEMPLATE, conversation, make_model, write_data, write_lines, write_yaml
 
 ROWS = 64
 
@@ -34,7 +34,13 @@ def folder(ready_home: Home, tiny_model: Path, tmp_path: Path, monkeypatch: pyte
     return tmp_path
 
 
-def run(kind: type[SftConfig] | type[DpoConfig], folder: Path, home: Home, **scoring: object) -> str:
+def run(
+    kind: type[SftConfig] | type[DpoConfig],
+    folder: Path,
+    home: Home,
+    checks: dict[str, object] | None = None,
+    **scoring: object,
+) -> str:
     """Check the rows, or the pairs; returns the MLflow run."""
     files = {f"general_{what}": str(folder / f"{what}.jsonl") for what in ("text", "choices")}
     config = kind.model_validate(
@@ -42,7 +48,7 @@ def run(kind: type[SftConfig] | type[DpoConfig], folder: Path, home: Home, **sco
             "name": "tiny",
             "base": "tiny",
             "dataset": "rows" if kind is SftConfig else "pairs",
-            "checks": {"min_rows": 10, "near_duplicate": 1},
+            "checks": checks or {"min_rows": 10, "near_duplicate": 1},
             "held_out_share": 0.25,
             "training": {"max_length": 64},
             "scoring": {"scores": [], **files, **scoring},
@@ -63,6 +69,35 @@ def test_the_places_of_all_rows_with_findings_are_kept_beside_the_report(folder:
     [repeated] = [found for found in json.loads(findings) if "word for word" in found["sentence"]]
     assert repeated["severity"] == "dropped"
     assert repeated["places"] == [f"{folder}/rows.jsonl:{ROWS + 1 + n}" for n in range(8)]
+
+
+def test_what_the_base_models_template_cannot_write_is_counted_and_named(
+    folder: Path, ready_home: Home, tmp_path: Path
+) -> None:
+    template = TEMPLATE.replace(
+        "{% for", "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{% for", 1
+    )
+    model = make_model(tmp_path / "model", template)
+    write_yaml(tmp_path / "conf" / "models" / "tiny.yaml", {"model": str(model)})
+    ended = [{"role": "user", "content": "where"}, {"role": "assistant", "content": "it is <|end|> here"}]
+    system = [{"role": "system", "content": "be short"}, *conversation(70)]
+    with (folder / "rows.jsonl").open("a") as file:
+        file.writelines(json.dumps({"messages": turns}) + "\n" for turns in (ended, system))
+    run_id = run(SftConfig, folder, ready_home, checks={"min_rows": 10, "near_duplicate": 1, "max_broken": 0.1})
+    findings = json.loads(read_text(connect(ready_home), run_id, "findings.json"))
+    [left_out] = [found for found in findings if "chat template" in found["sentence"] and found["places"]]
+    assert (left_out["severity"], left_out["places"]) == ("dropped", [f"{folder}/rows.jsonl:{ROWS + 1}"])
+    assert "in an answer stands <|end|>" in left_out["sentence"]
+    assert "writes no system turn" in read_text(connect(ready_home), run_id, "data.md")
+
+
+def test_a_template_that_no_answer_could_follow_stops_the_run_before_it_trains(
+    folder: Path, ready_home: Home, tmp_path: Path
+) -> None:
+    thinks = TEMPLATE.replace("<|start|>assistant\n{% endif %}", "<|start|>assistant\n<think>\n{% endif %}")
+    write_yaml(tmp_path / "conf" / "models" / "tiny.yaml", {"model": str(make_model(tmp_path / "model", thinks))})
+    with pytest.raises(ModelError, match=r"cannot be trained on: a prompt is .* take another base model"):
+        run(SftConfig, folder, ready_home)
 
 
 METHODS = pytest.mark.parametrize("kind", [SftConfig, DpoConfig])

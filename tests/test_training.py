@@ -270,11 +270,21 @@ def test_a_failure_that_would_only_come_again_is_said_and_not_tried_again(tiny_m
     assert re.match(r"the training stopped with \w+: .+ \(.+\.py, line \d+\); mend what it names", failed["reason"])
 
 
-def test_a_template_that_never_ends_an_answer_is_refused(rows: Path, tmp_path: Path) -> None:
+def test_the_end_of_an_answer_is_learned_whatever_the_template_marks(
+    undisturbed: list[Event], rows: Path, tmp_path: Path
+) -> None:
     endless = TEMPLATE.replace("<|end|>{% endgeneration %}", "{% endgeneration %}<|end|>")
-    events = run_here(sft_job(tmp_path / "job", make_model(tmp_path / "model", endless), rows))
+    unmarked = TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    for name, template in (("endless", endless), ("unmarked", unmarked)):
+        events = run_here(sft_job(tmp_path / name, make_model(tmp_path / f"{name} model", template), rows, epochs=4))
+        assert hash_base(Path(events[-1]["adapter"])) == hash_base(Path(undisturbed[-1]["adapter"]))
+
+
+def test_rows_whose_answers_would_continue_no_prompt_are_refused(rows: Path, tmp_path: Path) -> None:
+    thinks = TEMPLATE.replace("<|start|>assistant\n{% endif %}", "<|start|>assistant\n<think>\n{% endif %}")
+    events = run_here(sft_job(tmp_path / "job", make_model(tmp_path / "model", thinks), rows))
     assert events[-1]["event"] == "failed"
-    assert "never learn to stop" in events[-1]["reason"]
+    assert "an answer does not continue the prompt" in events[-1]["reason"]
 
 
 def test_a_base_model_in_four_bits_is_trained_on(

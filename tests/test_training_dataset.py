@@ -46,7 +46,14 @@ def prepare(dataset: dict[str, Any] | DatasetConfig, folder: str = "out", **opti
     return prepare_data(
         dataset,
         options.pop("checks", CheckConfig(min_rows=1)),
-        **{"held_out_share": 0.25, "seed": 0, "max_length": 100, "count_tokens": count_words, **options},
+        **{
+            "held_out_share": 0.25,
+            "seed": 0,
+            "max_length": 100,
+            "count_tokens": count_words,
+            "find_unwritable": lambda turns: "",
+            **options,
+        },
         folder=Path(folder),
     )
 

@@ -64,6 +64,14 @@ def test_a_template_writes_json_as_it_is_and_reaches_columns_of_any_name() -> No
     }
 
 
+def test_an_empty_thought_is_no_part_of_an_answer() -> None:
+    empty, thought = "<think>\n\n</think>\n\n", "<think>\nHow?\n</think>\n\n"
+    found = parts({"messages": [user(empty), assistant(f"{empty}a")]}, "messages")
+    assert found == {"messages": [user(empty), assistant("a")]}
+    found = parts({"prompt": "q", "chosen": f"{empty}a", "rejected": f"{thought}a"}, "preference")
+    assert found == {"prompt": [user("q")], "chosen": [assistant("a")], "rejected": [assistant(f"{thought}a")]}
+
+
 def test_the_systems_turn_is_added_where_there_is_none() -> None:
     assert parts({"messages": TALK[1:3]}, "messages", system="Be brief.")["messages"][0] == system("Be brief.")
     assert parts({"messages": TALK}, "messages", system="Be brief.") == {"messages": TALK}

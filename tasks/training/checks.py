@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CountTokens = Callable[[list[list[Turn]]], list[int]]
 """Tokens of each conversation, as the chat template writes it."""
+FindUnwritable = Callable[[list[Turn]], str]
+"""Why the chat template cannot write a conversation, as what follows "the row"; empty, if it can."""
 Checked = tuple[list[Example], list[Finding]]
 Severity = Literal["stop", "dropped", "note"]
 

@@ -1,5 +1,6 @@
 """Keeps a model to a grammar while it writes: of the next tokens only those are left that can go on."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
 class Constrained:
     """A processor of logits for one call of `generate`, whose rows all follow one grammar of llguidance."""
 
-    def __init__(self, tokenizer: Any, grammar: str, rows: int) -> None:
-        """Raises ModelError where llguidance does not know such a tokenizer."""
+    def __init__(self, tokenizer: Any, grammar: str, rows: int, stops: Sequence[int]) -> None:
+        """Where the grammar allows an end, each of `stops` is one.
+
+        Raises ModelError where llguidance does not know such a tokenizer.
+        """
         from llguidance import LLMatcher
 
-        self._matchers = [LLMatcher(_vocabulary(tokenizer), grammar) for _ in range(rows)]
+        known = tuple(token for token in stops if token < len(tokenizer))
+        self._matchers = [LLMatcher(_vocabulary(tokenizer, known), grammar) for _ in range(rows)]
         self._begun = False
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -35,10 +40,10 @@ class Constrained:
 
 
 @lru_cache(4)  # one takes up to a second
-def _vocabulary(tokenizer: Any) -> "LLTokenizer":
+def _vocabulary(tokenizer: Any, stops: tuple[int, ...]) -> "LLTokenizer":
     from llguidance.hf import from_tokenizer
 
     try:
-        return from_tokenizer(tokenizer)
+        return from_tokenizer(tokenizer, eos_token=list(stops))
     except ValueError as error:
         raise ModelError(f"this model cannot be kept to a schema: take one with a fast tokenizer ({error})") from error

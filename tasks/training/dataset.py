@@ -11,6 +11,7 @@ from tasks.config.training import CheckConfig, DatasetConfig
 from tasks.records import Finding, PreparedData
 from tasks.training.checks import (
     CountTokens,
+    FindUnwritable,
     check_dates,
     check_enough,
     check_labels,
@@ -40,6 +41,7 @@ def prepare_data(
     seed: int,
     max_length: int,
     count_tokens: CountTokens,
+    find_unwritable: FindUnwritable,
     folder: Path,
 ) -> PreparedData:
     """Read, normalise, check and split a data set; write train.parquet and held_out.parquet into `folder`.
@@ -51,14 +53,15 @@ def prepare_data(
         held_out_share: of the rows, held out where the data set has neither a cut-off nor held-out sources.
         max_length: tokens after which a row is cut.
         count_tokens: the tokens of conversations, as the base model's chat template writes them.
+        find_unwritable: why the template cannot write a conversation, as `chat.find_unwritable` says it.
 
     Raises:
         SourceError: a source cannot be read.
         ConfigError: a template of the data set is wrong.
     """
-    train, findings, counts = _read(dataset.sources, dataset, checks)
+    train, findings, counts = _read(dataset.sources, dataset, checks, find_unwritable)
     if dataset.held_out:
-        held_out, more, read = _read(dataset.held_out, dataset, checks)
+        held_out, more, read = _read(dataset.held_out, dataset, checks, find_unwritable)
         findings += more
         counts = {name: counts[name] + read[name] for name in counts}
         train, more = check_dates(train, held_out, dataset.cut_off)
@@ -115,7 +118,7 @@ def list_findings(prepared: PreparedData) -> str:
 
 
 def _read(
-    sources: Sequence[str], dataset: DatasetConfig, checks: CheckConfig
+    sources: Sequence[str], dataset: DatasetConfig, checks: CheckConfig, find_unwritable: FindUnwritable
 ) -> tuple[list[Example], list[Finding], dict[str, int]]:
     """The usable rows of sources, what was found in them, and how many were read and malformed."""
     examples: list[Example] = []
@@ -123,6 +126,8 @@ def _read(
     for row in read_examples(read_rows(sources, dataset.hub_split), dataset):
         if isinstance(row, BadRow):
             bad.append(row)
+        elif reason := next(filter(None, map(find_unwritable, row.conversations)), ""):
+            bad.append(BadRow(row.place, reason))
         else:
             examples.append(row)
     counts = {"read": len(examples) + len(bad), "malformed": len(bad)}

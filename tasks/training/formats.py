@@ -11,6 +11,7 @@ from typing import Any
 
 from tasks.config.training import FIELDS, DatasetConfig
 from tasks.errors import ConfigError
+from tasks.training.chat import EMPTY_THOUGHT
 from tasks.training.rows import BadRow, Row
 
 Turn = dict[str, str]
@@ -160,14 +161,19 @@ def _turns(value: Any, field: str, dataset: DatasetConfig) -> list[Turn]:
         if dataset.converter == "transcript" and MARKER.search(value):
             return _transcript(value, field)
         if field != "messages":
-            return [{"role": "user" if field == "prompt" else "assistant", "content": value}]
+            return [_turn("user" if field == "prompt" else "assistant", value)]
         try:
             value = json.loads(value)
         except ValueError:
             raise _Malformed("has under `messages` a text that is not JSON") from None
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise _Malformed(f"has under `{field}` neither a text nor a list of turns")
-    return [{"role": str(turn.get("role")), "content": _text(turn.get("content"))} for turn in value]
+    return [_turn(str(turn.get("role")), _text(turn.get("content"))) for turn in value]
+
+
+def _turn(role: str, content: str) -> Turn:
+    """An empty thought is no part of an answer: the chat template writes it, if need be."""
+    return {"role": role, "content": EMPTY_THOUGHT.sub("", content) if role == "assistant" else content}
 
 
 def _text(content: Any) -> str:

@@ -17,8 +17,8 @@ from tasks.training.scoring_job import Scored, ScoringJob
 
 MOST = 200
 """Files; beyond them the oldest go."""
-FORMAT = 2
-"""Raised when more or something else is kept of a contender."""
+FORMAT = 3
+"""Raised when more or something else is kept of a contender, or it is asked or read differently."""
 LIBRARIES = ("torch", "transformers", "peft")
 
 

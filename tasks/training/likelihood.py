@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tasks.training.chat import exchange, prompt_tokens, read_answer, stop_tokens
 from tasks.training.constrained import Constrained
 
 Turn = dict[str, str]
@@ -41,12 +42,13 @@ class Said:
 
 
 def continuation(tokenizer: Any, turns: Sequence[Turn], max_length: int) -> Continuation:
-    """A conversation whose last answer counts, its end-of-turn token included; too long a one loses its beginning."""
-    prompt = tokenizer.apply_chat_template(list(turns[:-1]), add_generation_prompt=True, return_dict=True)["input_ids"]
-    whole = tokenizer.apply_chat_template(list(turns), return_dict=True)["input_ids"]
-    same = next((place for place, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
-    cut = max(len(whole) - max_length, 0)
-    return Continuation(whole[cut:], max(same - cut, 0))
+    """A conversation whose last answer counts, its end-of-turn token included; too long a one loses its beginning.
+
+    Raises ModelError where the answer does not continue the prompt.
+    """
+    prompt, answer = exchange(tokenizer, turns)
+    cut = max(len(prompt) + len(answer) - max_length, 0)
+    return Continuation([*prompt, *answer][cut:], max(len(prompt) - cut, 0))
 
 
 def a_token(likelihood: tuple[float, int]) -> float:
@@ -91,12 +93,11 @@ def say(
 ) -> list[Said]:
     """The likeliest answer to each conversation, chosen token by token, with how sure the model is of it.
 
-    With a `grammar`, chosen among the tokens that it allows. Raises ModelError where it knows not the tokenizer.
+    With a `grammar`, chosen among the tokens that it allows. Raises ModelError where the chat template refuses a
+    conversation, or the grammar's library does not know the tokenizer.
     """
-    rendered = [
-        tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, return_dict=True)["input_ids"]
-        for turns in prompts
-    ]
+    rendered = [prompt_tokens(tokenizer, turns) for turns in prompts]
+    stops = stop_tokens(tokenizer, model)
     found = [Said("", 0.0, 0, 0)] * len(prompts)
     read, seen = _read_beginning(model, rendered)
     for places in _batches([len(tokens) + max_new_tokens for tokens in rendered]):
@@ -108,22 +109,23 @@ def say(
         chosen = _Chosen()
         made = model.generate(
             **batch.to(model.device),
-            logits_processor=[*([Constrained(tokenizer, grammar, len(places))] if grammar else []), chosen],
+            logits_processor=[*([Constrained(tokenizer, grammar, len(places), stops)] if grammar else []), chosen],
             past_key_values=_for_each(read, len(places)),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=stops,
         )
         written = made[:, batch["input_ids"].shape[1] :]
-        ended = (written == tokenizer.eos_token_id).cumsum(1)
-        counts = (ended == 0) | ((ended == 1) & (written == tokenizer.eos_token_id))
+        ends = torch.isin(written, torch.tensor(stops, device=written.device))
+        ended = ends.cumsum(1)
+        counts = (ended == 0) | ((ended == 1) & ends)
         means = (torch.stack(chosen.nats, dim=1) * counts).sum(1) / counts.sum(1)
-        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
         cut = (ended[:, -1] == 0).tolist()
         for line, place in enumerate(places):
+            text = read_answer(tokenizer, rendered[place], written[line][ended[line] == 0].tolist())
             confidence, count = math.exp(means[line].item()), int(counts[line].sum())
-            found[place] = Said(texts[line], confidence, len(rendered[place]), count, cut[line])
+            found[place] = Said(text, confidence, len(rendered[place]), count, cut[line])
     return found
 
 

@@ -4,39 +4,35 @@ from typing import Any
 from uuid import uuid4
 
 from tasks.config.training import DpoConfig, OptimizerConfig, SftConfig
-from tasks.errors import ModelError
+from tasks.training.chat import exchange, lessons
 from tasks.training.job import CHECKPOINTS_FOLDER, TrainingJob
 from tasks.training.speed import VARLEN, Speed
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 PAIRS_FOLDER = "pairs"
+NO_LABEL = -100
+"""In the place of a token that is read and not learned."""
 POINTS = 200
 """Points of a loss curve, about."""
 
 
 def sft_trainer(
-    job: TrainingJob, config: SftConfig, model: Any, tokenizer: Any, speed: Speed, callbacks: list[Any]
+    job: TrainingJob, config: SftConfig, model: Any, tokenizer: Any, rows: Any, speed: Speed, callbacks: list[Any]
 ) -> Any:
-    """A trainer over conversations whose loss is on the answers only.
-
-    Raises ModelError where the chat template would train a model that never stops.
-    """
+    """A trainer over the rows of `written_lessons`, whose loss is on the answers only."""
     from trl import SFTConfig as TrlSftConfig
     from trl import SFTTrainer
 
     prepare(model, speed)
-    every_answer = marks_answers(tokenizer)
     settings = TrlSftConfig(
         **_common(job, config.training, speed),
         packing=config.training.packing,
         padding_free=config.training.packing,
-        assistant_only_loss=every_answer,
-        completion_only_loss=not every_answer,
     )
     return SFTTrainer(
         model=model,
         args=settings,
-        train_dataset=_conversations(job, every_answer),
+        train_dataset=rows,
         processing_class=tokenizer,
         callbacks=callbacks,
     )
@@ -45,10 +41,23 @@ def sft_trainer(
 def dpo_trainer(
     job: TrainingJob, config: DpoConfig, model: Any, tokenizer: Any, speed: Speed, callbacks: list[Any]
 ) -> Any:
-    """A trainer over pairs. The log-probabilities of the reference are computed once, before the first step."""
+    """A trainer over pairs. The log-probabilities of the reference are computed once, before the first step.
+
+    Raises ModelError where an answer would not continue its prompt.
+    """
     from trl import DPOConfig as TrlDpoConfig
     from trl import DPOTrainer
     from trl.trainer import dpo_trainer as internals
+    from trl.trainer.utils import global_then_local_main_first
+
+    class PairsTrainer(DPOTrainer):
+        """Reads the tokens that scoring and the service would; TRL's own reading begins where the two differ."""
+
+        def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+            with global_then_local_main_first():
+                columns = dataset.column_names
+                written = dataset.map(_write_pair, fn_kwargs={"tokenizer": processing_class}, remove_columns=columns)
+                return written.filter(lambda pair: len(pair["prompt_ids"]) < args.max_length)
 
     prepare(model, speed)
     # TRL names the cache of the reference after a hash of all weights, half a minute for 7B; nobody reads it twice
@@ -60,7 +69,7 @@ def dpo_trainer(
         label_smoothing=config.training.label_smoothing,
         precompute_ref_log_probs=True,
     )
-    return DPOTrainer(
+    return PairsTrainer(
         model=model,
         args=settings,
         train_dataset=_pairs(job),
@@ -88,35 +97,36 @@ def prepare(model: Any, speed: Speed) -> None:
             layer.compile(dynamic=True)
 
 
-def marks_answers(tokenizer: Any) -> bool:
-    """Whether every answer of a conversation can be told from the rest, so that all are trained on; else only the last.
+def written_lessons(job: TrainingJob, tokenizer: Any) -> tuple[Any, str]:
+    """The rows as tokens with labels on every answer and nothing else; and what is to be said of their number, if so.
 
-    Raises ModelError where the mark leaves out the token that ends an answer.
+    Raises ModelError where an answer would not continue its prompt.
     """
-    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
-    from trl.chat_template_utils import is_chat_template_stop_token_trained as stops
-
-    template = None
-    if not has_generation_markers(tokenizer.chat_template):
-        try:
-            template = get_training_chat_template(tokenizer)
-        except ValueError:
-            return False  # a template that nobody has marked
-    if not stops(tokenizer, template):
-        raise ModelError(
-            "the chat template's {% generation %} mark leaves out the token that ends an answer, so the model would "
-            "never learn to stop: move the mark's end behind that token"
-        )
-    return True
-
-
-def _conversations(job: TrainingJob, every_answer: bool) -> Any:
     rows = _rows(job, ["messages"])
-    if every_answer:
-        return rows
-    return rows.map(
-        lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}, remove_columns=["messages"]
+    written = rows.map(
+        _write_lessons, fn_kwargs={"tokenizer": tokenizer}, batched=True, batch_size=100, remove_columns=["messages"]
     )
+    if len(written) == len(rows):
+        return written, ""
+    return written, (
+        f"{len(rows):,} rows are trained on as {len(written):,}: the chat template writes an earlier answer of a "
+        "conversation differently from the last one, so each is a row of its own behind its prompt"
+    )
+
+
+def _write_lessons(rows: dict[str, list[Any]], tokenizer: Any) -> dict[str, list[Any]]:
+    written = [lesson for turns in rows["messages"] for lesson in lessons(tokenizer, turns)]
+    labels = [
+        [token if counts else NO_LABEL for token, counts in zip(tokens, taught, strict=True)]
+        for tokens, taught in written
+    ]
+    return {"input_ids": [tokens for tokens, _ in written], "labels": labels}
+
+
+def _write_pair(row: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+    prompt, chosen = exchange(tokenizer, row["prompt"] + row["chosen"])
+    _, rejected = exchange(tokenizer, row["prompt"] + row["rejected"])
+    return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
 
 
 def _pairs(job: TrainingJob) -> Any:

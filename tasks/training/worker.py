@@ -52,7 +52,7 @@ def train(job: TrainingJob, events: EventWriter) -> dict[str, Any]:
     from tasks.training.base import fetch_base, load_base, load_tokenizer
     from tasks.training.lora import new_adapter, parent_adapter
     from tasks.training.speed import choose_speed, dtype_of, flops_per_token, peak_flops
-    from tasks.training.trainers import dpo_trainer, sft_trainer
+    from tasks.training.trainers import dpo_trainer, sft_trainer, written_lessons
     from tasks.training.watching import Watch
 
     take_own_gpu()
@@ -66,7 +66,10 @@ def train(job: TrainingJob, events: EventWriter) -> dict[str, Any]:
     model = parent_adapter(model, job.parent) if job.parent else new_adapter(model, config.lora, config.training.seed)
     watch = Watch(events, config.machine.checkpoint_minutes, flops_per_token(model), peak_flops(job.machine.processes))
     if job.sft:
-        trainer = sft_trainer(job, job.sft, model, tokenizer, speed, [watch])
+        rows, remark = written_lessons(job, tokenizer)
+        if remark:
+            events.write("decision", kind="rows", text=remark)
+        trainer = sft_trainer(job, job.sft, model, tokenizer, rows, speed, [watch])
     else:
         assert job.dpo is not None
         trainer = dpo_trainer(job, job.dpo, model, tokenizer, speed, [watch])
