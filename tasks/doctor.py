@@ -9,7 +9,7 @@ from tasks.config.settings import Home
 from tasks.errors import RegistryError, StoreError, TandemError
 from tasks.index.store import IndexStore, list_foreign_tables, list_tables
 from tasks.proof import prove
-from tasks.records import Trouble, kind_of, number_of, whole
+from tasks.records import Trouble, kind_of, manifest_fields, number_of
 from tasks.registry import ledger
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.ledger import Entry, Pointers, made
@@ -109,7 +109,7 @@ def _examine_unpointed(client: MlflowClient, name: str, number: int) -> Iterator
 
 def find_parts(client: MlflowClient, name: str, manifest: Mapping[str, Any]) -> None:
     """Show that what a version consists of is there, without loading it. Raises a TandemError if it is not."""
-    kind, known = kind_of(manifest), whole(manifest)
+    kind, known = kind_of(manifest), manifest_fields(manifest)
     if kind == "index":
         IndexStore.open(known["uri"], known["table"]).at(known["lance_version"])
     elif kind == "adapter":
@@ -181,7 +181,7 @@ def _examine_version(
 
 def is_protected(manifest: Mapping[str, Any]) -> bool:
     """The table still has the tag of this index version, where it belongs."""
-    known = whole(manifest)
+    known = manifest_fields(manifest)
     return IndexStore.open(known["uri"], known["table"]).tags().get(known["tag"]) == known["lance_version"]
 
 

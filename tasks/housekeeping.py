@@ -18,7 +18,7 @@ from tasks.garbage import remove_versions
 from tasks.index.cache import ContentCache
 from tasks.index.store import IndexStore, drop_table, list_tables
 from tasks.lock import model_lock
-from tasks.records import Registered, Removal, kind_of, whole
+from tasks.records import Registered, Removal, kind_of, manifest_fields
 from tasks.register import VERDICT_TAG
 from tasks.registry.checkpoints import forget_checkpoint, old_checkpoints
 from tasks.registry.connection import MlflowClient, connect
@@ -111,7 +111,7 @@ def _states_of(client: MlflowClient, versions: Collection[Registered]) -> tuple[
         try:
             manifest = load_manifest(client, version.name, version.number)
             if kind_of(manifest) == "index":
-                known = whole(manifest)
+                known = manifest_fields(manifest)
                 found.setdefault(known["table"], set()).add(known["lance_version"])
         except (RegistryError, StoreError):  # which the check of the registry reports
             readable = False

@@ -98,7 +98,7 @@ def known_fields(record: type[Any], values: Mapping[str, Any], what: str) -> dic
     return {name: value for name, value in values.items() if name in known}
 
 
-def _manifest_fields(manifest: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def _fields_in_format(manifest: type[Any], values: Mapping[str, Any], kind: str) -> dict[str, Any]:
     version = f"{values.get(kind)} {values.get('tag')}"
     if (written := values.get("format", MANIFEST_FORMAT)) > MANIFEST_FORMAT:
         raise StoreError(
@@ -155,7 +155,7 @@ class IndexManifest:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "IndexManifest":
         """Raises `StoreError` where it is in the format of a newer Tandem, or lacks a field that has no default."""
-        return cls(**_manifest_fields(cls, values, "index"))
+        return cls(**_fields_in_format(cls, values, "index"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class AdapterManifest:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "AdapterManifest":
         """Raises `StoreError` where it is in the format of a newer Tandem, or lacks a field that has no default."""
-        return cls(**_manifest_fields(cls, values, "adapter"))
+        return cls(**_fields_in_format(cls, values, "adapter"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +354,7 @@ class ReleaseManifest:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ReleaseManifest":
         """Raises `StoreError` where it is in the format of a newer Tandem, or lacks a field that has no default."""
-        return cls(**_manifest_fields(cls, values, "release"))
+        return cls(**_fields_in_format(cls, values, "release"))
 
     @property
     def parts(self) -> dict[str, str]:
@@ -363,7 +363,7 @@ class ReleaseManifest:
         return {kind: part for kind, part in named.items() if part}
 
 
-def whole(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def manifest_fields(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a manifest of whatever kind and format. Raises `StoreError` where one is missing."""
     kind = kind_of(manifest)
     if kind == "prompt":
