@@ -48,7 +48,7 @@ def recover(client: SyncPrefectClient, since: datetime, now: datetime) -> None:
             _set(client, run, AwaitingRetry(message=RESTARTED))
     for run in _read(client, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING):
         patience = START if _type(run) == StateType.PENDING else SILENCE
-        if _is_older(run, now, patience, since) and not _heard_after(client, run, now - patience):
+        if _is_older(run, now, patience, since) and not heard_after(client, run, now - patience):
             message = f"Nothing was heard of its process for {patience.seconds} s."
             _set(client, run, (Cancelled if _type(run) == StateType.CANCELLING else Crashed)(message=message))
 
@@ -90,8 +90,8 @@ def _is_older(run: FlowRun, now: datetime, than: timedelta, since: datetime | No
     return now - max(run.state.timestamp, since or run.state.timestamp) > than
 
 
-def _heard_after(client: SyncPrefectClient, run: FlowRun, moment: datetime) -> bool:
-    """By the server's clock: that of the run's machine may be wrong."""
+def heard_after(client: SyncPrefectClient, run: FlowRun, moment: datetime) -> bool:
+    """Whether its process said that it lives, by the server's clock: that of the run's machine may be wrong."""
     assert run.state
     where = {
         "event": {"name": ["prefect.flow-run.heartbeat"]},

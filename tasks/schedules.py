@@ -29,7 +29,7 @@ from pydantic import TypeAdapter
 from tasks.config.servers import reach
 from tasks.logs import read_errors
 from tasks.records import Trouble
-from tasks.recover import PAGE, WATCHED
+from tasks.recover import PAGE, SILENCE, WATCHED, heard_after
 
 GRACE = timedelta(minutes=10)
 """How late a run may begin on a busy machine before it is missing."""
@@ -148,7 +148,11 @@ def _examine(
     recent = _read_runs(client, deployment, FlowRunSort.EXPECTED_START_TIME_DESC, before=now)
     name = f"{client.read_flow(deployment.flow_id).name}/{deployment.name}"
     text = getattr(schedule.schedule, "cron", None) or str(schedule.schedule)
-    issues = [*_upcoming(schedule, ahead, scheduler, now), *_last_run(name, deployment, schedule, recent, now)]
+    issues = [
+        *_upcoming(schedule, ahead, scheduler, now),
+        *_lost(client, recent, now),
+        *_last_run(name, deployment, schedule, recent, now),
+    ]
     return ScheduleState(
         deployment=name,
         schedule=text,
@@ -190,6 +194,17 @@ def _upcoming(
         yield Trouble(
             f"Prefect's scheduler has scheduled nothing for more than {scheduler.patience.seconds} s", RESTART
         )
+
+
+def _lost(client: SyncPrefectClient, recent: Sequence[FlowRun], now: datetime) -> Iterator[Trouble]:
+    """Runs whose process is gone, and that nobody marked as crashed: the next one may wait for them for ever."""
+    for run in recent:
+        running = run.state if run.state_type == StateType.RUNNING else None
+        if running and now - running.timestamp > SILENCE and not heard_after(client, run, now - SILENCE):
+            yield Trouble(
+                f"the run {run.name} is Running, and nothing was heard of its process for {SILENCE.seconds} s",
+                "let one `tandem watch` run for this server (`tandem up` starts it): it marks such a run as crashed",
+            )
 
 
 def _last_run(

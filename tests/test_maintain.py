@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lancedb
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from flows.maintain import maintain
@@ -262,11 +263,12 @@ def test_what_killed_runs_leave_goes_when_it_is_old(ready_home: Home) -> None:
     log.write_text("".join(f"line {number:06}\n" for number in range(1000)))
 
     config = MaintainConfig(log_mb=0.004)
-    foreign = lancedb.connect(home.lancedb).create_table("somebody-else", [{"id": 1}])
+    newer = pa.schema([pa.field("id", pa.int64())], metadata={"tandem.format": "99"})
+    lancedb.connect(home.lancedb).create_table("newer-abc", schema=newer)
     assert set(due(home, config)) == {"copies of adapters", "bytes of logs"}
     finish(client, run_id, "FAILED")
     assert not {"tables", "vectors"} & set(due(home, config, days_later=100))  # it may need what nobody else does
-    lancedb.connect(home.lancedb).drop_table(foreign.name)
+    lancedb.connect(home.lancedb).drop_table("newer-abc")
     found = due(home, config, days_later=100)
     assert {kind: removal.count for kind, removal in found.items()} == {
         "tables": 1,

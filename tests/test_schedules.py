@@ -53,7 +53,8 @@ def said(client: SyncPrefectClient, now: datetime) -> list[str]:
         ([], "waits, and no worker takes it"),
         ([Pending(), Running(), Failed(message="no golden queries")], "ended as Failed: no golden queries"),
         ([Pending(), Running(), Crashed(message="its machine is gone")], "ended as Crashed: its machine is gone"),
-        ([Pending(), Running()], ""),
+        ([Pending(), Running()], "nothing was heard of its process"),
+        ([Pending()], ""),
         ([Pending(), Running(), Completed()], ""),
         ([Pending(), Running(), Crashed(), AwaitingRetry()], ""),
         ([Cancelled()], ""),
@@ -84,6 +85,13 @@ def test_a_night_that_was_made_up_for_by_hand_is_not_missing(client: SyncPrefect
     run = client.create_flow_run_from_deployment(deployment, parameters={"folder": "nowhere"}, state=morning)
     client.set_flow_run_state(run.id, Completed(), force=True)
     assert said(client, NOON + timedelta(days=1)) == []
+
+
+def test_a_run_at_work_is_not_missed_and_not_lost(client: SyncPrefectClient, deployment: UUID) -> None:
+    run = client.create_flow_run_from_deployment(deployment, parameters={"folder": "nowhere"})
+    client.set_flow_run_state(run.id, Pending())
+    client.set_flow_run_state(run.id, Running())
+    assert said(client, datetime.now(UTC)) == []
 
 
 def test_what_was_due_before_the_schedule_was_made_is_not_missing(client: SyncPrefectClient, deployment: UUID) -> None:
