@@ -847,7 +847,8 @@ def _schedules() -> "tuple[list[ScheduleState], list[Trouble]]":
     from tasks.schedules import examine_schedules
 
     own = read_services(home).get("prefect")
-    schedules, issues = examine_schedules(url, log_of(home, "prefect") if own else None, datetime.now(UTC))
+    log = log_of(home, "prefect") if own and url.startswith(own.address) else None
+    schedules, issues = examine_schedules(url, log, datetime.now(UTC))
     return schedules, [*gone, *issues]
 
 

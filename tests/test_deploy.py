@@ -19,6 +19,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Running, Scheduled
+from pydantic import ValidationError
 
 from tasks.absorb import absorb_missed_nights
 from tasks.config.deployments import DeploymentsConfig
@@ -135,6 +136,16 @@ def test_a_limit_that_is_changed_or_taken_out_of_the_file_follows_it(tmp_path: P
             return queue, client.read_work_queue_by_name(str(queue), work_pool_name="limited").concurrency_limit
 
     assert [limits(1), limits(3), limits(None)] == [("toy", 1), ("toy", 3), ("default", None)]
+
+
+@pytest.mark.parametrize(
+    "names", [("toy", "toy"), ("default",)], ids=["two of a name", "the name of a queue that every pool has"]
+)
+def test_a_limit_needs_a_name_that_no_other_queue_of_the_pool_has(names: tuple[str, ...]) -> None:
+    toys = [{"name": name, "flow": "tests/toys.py:sleeps_once"} for name in names]
+    with pytest.raises(ValidationError, match="has a limit, which is that of a work queue of its name"):
+        DeploymentsConfig.model_validate({"deployments": toys})
+    assert DeploymentsConfig.model_validate({"deployments": [toy | {"limit": None} for toy in toys]})
 
 
 def test_only_due_runs_that_would_do_the_same_are_made_up(deployed: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,17 @@ class DeploymentsConfig(Strict):
     automations: str = ""
     """Folder with the automations, a file each; those that are installed stay as they are, if empty."""
 
+    @model_validator(mode="after")
+    def _has_a_queue_for_each_limit(self) -> "DeploymentsConfig":
+        limited = [(each.work_pool, each.name) for each in self.deployments if each.limit]
+        for pool, name in limited:
+            if name == "default" or limited.count((pool, name)) > 1:
+                raise ValueError(
+                    f"the deployment {name} has a limit, which is that of a work queue of its name, and {pool} has "
+                    "another of that name: give it another name, or `limit: null`"
+                )
+        return self
+
     @field_validator("timezone")
     @classmethod
     def _is_known(cls, value: str) -> str:
