@@ -32,7 +32,7 @@ from tasks.records import (
     Verdict,
     kind_of,
     known_fields,
-    whole,
+    manifest_fields,
 )
 from tasks.register import VERDICT_FILE, read_verdict
 from tasks.registry.connection import connect
@@ -66,7 +66,7 @@ def _by_default(default: bool) -> Iterator[Any]:
 def test_a_manifest_of_the_first_format_is_read(kind: str) -> None:
     manifest = MANIFESTS[kind].from_json(FIRST[kind])
     assert asdict(manifest).items() >= FIRST[kind].items()
-    assert whole(FIRST[kind]) == FIRST[kind]
+    assert manifest_fields(FIRST[kind]) == FIRST[kind]
 
 
 def test_the_configurations_in_manifests_of_the_first_format_are_read() -> None:
@@ -101,7 +101,7 @@ def test_a_manifest_without_a_field_is_no_traceback(kind: str, name: str) -> Non
     if name == "format" or name not in FIRST[kind]:
         assert MANIFESTS[kind].from_json(damaged) == MANIFESTS[kind].from_json(FIRST[kind])
         return
-    for read in (MANIFESTS[kind].from_json, whole):
+    for read in (MANIFESTS[kind].from_json, manifest_fields):
         with pytest.raises(StoreError, match=f"^the manifest of {FIRST[kind][kind]} .* lacks {name}, "):
             read(damaged)
 
