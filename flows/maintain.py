@@ -4,6 +4,7 @@ from prefect import flow
 
 from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import find_home
+from tasks.doctor import left_alone
 from tasks.housekeeping import space
 from tasks.lock import model_lock
 from tasks.passing import whole
@@ -34,7 +35,7 @@ def maintain(config: MaintainConfig) -> Housekeeping:
             removals = tidy(config)
         with timed(seconds, "compact"):
             mended += compact(config)
-        done = summarise(config, mended, troubles, removals, before, space(home), seconds, run_id)
+        done = summarise(config, mended, troubles, removals, left_alone(home), before, space(home), seconds, run_id)
         report = write_report(config, done)
         keep_maintenance(config, whole(done), report)
     publish(done, report, home)

@@ -131,7 +131,7 @@ def stray_tags(client: MlflowClient, name: str, home: Home) -> dict[str, list[st
 
 def tables_of(name: str, home: Home) -> list[str]:
     """The tables that the nights of this index write to: one for each embedder."""
-    return [table for table in list_tables(home.lancedb) if table.rpartition("-")[0] == name]
+    return list_tables(home.lancedb, name)
 
 
 def tags_of(client: MlflowClient, name: str) -> set[str]:

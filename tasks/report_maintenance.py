@@ -8,7 +8,6 @@ from prefect import task
 
 from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import Home, find_home
-from tasks.doctor import left_alone
 from tasks.records import Housekeeping, Removal, Trouble
 from tasks.register import REPORT_FILE, flat
 from tasks.registry.connection import connect
@@ -21,6 +20,7 @@ def summarise(
     mended: Sequence[str],
     troubles: Sequence[Trouble],
     removals: Sequence[Removal],
+    others: Sequence[str],
     before: Mapping[str, int],
     after: Mapping[str, int],
     seconds: dict[str, float],
@@ -34,7 +34,7 @@ def summarise(
         mended=tuple(mended),
         troubles=tuple(troubles),
         space={kind: (before[kind], after[kind]) for kind in after},
-        left_alone=tuple(left_alone(find_home())),
+        left_alone=tuple(others),
         seconds=seconds,
         run_id=run_id,
     )

@@ -438,9 +438,13 @@ def has_table(uri: str | Path, name: str) -> bool:
     return name in _table_names(uri)
 
 
-def list_tables(uri: str | Path) -> list[str]:
-    """The names of Tandem's tables in the database at `uri`, also of those that cannot be opened."""
-    return [name for name in _table_names(uri) if not _is_foreign(uri, name)]
+def list_tables(uri: str | Path, index: str = "") -> list[str]:
+    """The names of Tandem's tables in the database at `uri`, also of those that cannot be opened.
+
+    With an `index`, only its own, one for each embedder; no other table is opened.
+    """
+    names = (name for name in _table_names(uri) if index in ("", name.rpartition("-")[0]))
+    return [name for name in names if not _is_foreign(uri, name)]
 
 
 def list_foreign_tables(uri: str | Path) -> list[str]:
