@@ -5,8 +5,10 @@ ids are the revisions, so unchanged files are not read; the others come through 
 """
 
 import hashlib
+import logging
 import os
 import posixpath
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ from tasks.config.settings import Home
 from tasks.documents.selection import Selection, printable, shown
 from tasks.errors import ParseError, SourceError, UnreachableError
 from tasks.records import Listing, Problem, SourceFile
+
+log = logging.getLogger(__name__)
 
 NO_PROMPT = {
     "GIT_TERMINAL_PROMPT": "0",
@@ -87,6 +91,8 @@ def _opened(source: SourceConfig, home: Home, refresh: bool) -> Iterator[Repo]:
     except UnsafeProtocolError as error:
         raise SourceError(f"source {source.name}: git may not be asked for {where}: {error}") from error
     except (GitCommandError, OSError) as error:
+        if _is_of_another_user(error):
+            raise SourceError(f"source {source.name}: {_of_another_user(place)}") from error
         # a path on this machine is there or it is not
         failure = UnreachableError if ":" in source.location else SourceError
         raise failure(
@@ -116,7 +122,26 @@ def _mirror(source: SourceConfig, home: Home, refresh: bool) -> Repo:
         if refresh and not _has_commit(repo, source.ref):
             repo.git.update_environment(**NO_PROMPT)
             repo.git.fetch("--prune", "--quiet", "origin")
+            _follow_default_branch(source, repo)
         return repo
+
+
+def _follow_default_branch(source: SourceConfig, repo: Repo) -> None:
+    """Point the mirror's HEAD where the origin's points now: a fetch leaves it where it was at the first clone."""
+    answer = repo.git.ls_remote("--symref", "origin", "HEAD")
+    if not (named := re.search(r"^ref: (\S+)\tHEAD$", answer, re.MULTILINE)):
+        if detached := re.search(r"^(\w+)\tHEAD$", answer, re.MULTILINE):
+            repo.git.update_ref("--no-deref", "HEAD", detached[1])
+        return
+    before = Path(repo.git_dir, "HEAD").read_text().strip().removeprefix("ref: ")
+    repo.git.symbolic_ref("HEAD", named[1])
+    if before != named[1]:
+        log.warning(
+            "source %s: the default branch is now %s, and was %s; set `ref` to stay on one branch",
+            source.name,
+            _short(named[1]),
+            _short(before),
+        )
 
 
 def _has_commit(repo: Repo, ref: str) -> bool:
@@ -126,22 +151,47 @@ def _has_commit(repo: Repo, ref: str) -> bool:
 
 
 def _commit(source: SourceConfig, repo: Repo) -> str:
+    both = [f"refs/{kind}/{source.ref}" for kind in ("heads", "tags")]
+    if all(_resolve(repo, ref) for ref in both):
+        raise SourceError(
+            f"source {source.name}: {shown(source.location)} has a branch and a tag named {source.ref}; "
+            f"set `ref` to {' or '.join(both)}"
+        )
     commit = None if source.ref.startswith("-") else _resolve(repo, f"{source.ref}^{{commit}}")
     if commit is None:
         names = sorted(ref.name for ref in repo.references) or ["none, it is empty"]
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        wanted = "default branch" if source.ref == "HEAD" else f"branch, tag or commit {source.ref!r}"
         raise SourceError(
-            f"source {source.name}: {shown(source.location)} has no branch, tag or commit {source.ref!r}; "
+            f"source {source.name}: {shown(source.location)} has no {wanted}; "
             f"it has {', '.join(names[:10])}{more}; correct `ref`"
         )
     return commit
 
 
 def _resolve(repo: Repo, name: str) -> str | None:
+    """The object id that `name` stands for, or None. Raises SourceError where git refuses to open the repository."""
     try:
         return repo.git.rev_parse("--verify", "--quiet", name)
-    except GitCommandError:
+    except GitCommandError as error:
+        if _is_of_another_user(error):
+            raise SourceError(_of_another_user(repo.working_dir)) from error
         return None
+
+
+def _is_of_another_user(error: Exception) -> bool:
+    return "dubious ownership" in str(error)
+
+
+def _of_another_user(place: str | os.PathLike[str]) -> str:
+    return (
+        f"{place} belongs to another user, and git does not read such a repository: run "
+        f"`git config --global --add safe.directory {place}` as the user that runs Tandem, or change the owner"
+    )
+
+
+def _short(ref: str) -> str:
+    return ref.removeprefix("refs/heads/")
 
 
 def _tree(source: SourceConfig, repo: Repo, commit: str) -> Iterator[tuple[str, str, str, str]]:
