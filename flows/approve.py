@@ -1,11 +1,10 @@
 """Approval from the Prefect UI: a version that waits goes live, once it is proven to load."""
 
-import getpass
-
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
+from tasks.config.environment import user_name
 from tasks.config.fields import Name, Strict
 from tasks.config.settings import find_home
 from tasks.progress import artifact_key
@@ -29,7 +28,7 @@ class ApproveConfig(Strict):
 @flow(name="approve", flow_run_name="approve {config.name}")
 def approve(config: ApproveConfig) -> Move:
     """Prove that the candidate loads, and move `champion` to it."""
-    move = approve_version(config.name, config.version, config.by or getpass.getuser(), config.reason, find_home())
+    move = approve_version(config.name, config.version, config.by or user_name(), config.reason, find_home())
     create_markdown_artifact(
         f"**{move.name}**: version {move.after} is live (before: {move.before}).\n\n{config.reason} ({move.by})",
         key=artifact_key("approve", config.name),

@@ -1,6 +1,5 @@
 """Approval of drafted rows from the Prefect UI: the run pauses with a form of some rows at a time, until none waits."""
 
-import getpass
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field, create_model
 
+from tasks.config.environment import user_name
 from tasks.config.fields import Name, Strict
 from tasks.config.settings import find_home
 from tasks.records import Draft
@@ -37,7 +37,7 @@ def approve_rows(config: ApproveRowsConfig) -> dict[str, int]:
 
     The next run of `curate` makes data sets of them.
     """
-    desk, by = Desk(config.name, find_home()), config.by or getpass.getuser()
+    desk, by = Desk(config.name, find_home()), config.by or user_name()
     desk.read_file(by)
     counts = {"approve": 0, "reject": 0, "later": 0}
     waiting = desk.waiting()

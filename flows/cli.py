@@ -4,7 +4,6 @@ Only what `--help` needs is imported here; everything else is imported by the su
 """
 
 import errno
-import getpass
 import json
 import os
 import sys
@@ -36,9 +35,15 @@ from flows.printing import (
     print_shadowed,
     print_table,
 )
+from tasks.config.environment import (
+    forget_environment,
+    leave_prefect_files_alone,
+    prepare_environment,
+    user_name,
+)
 from tasks.config.servers import reach
 from tasks.config.services import log_of, read_services, use_services
-from tasks.config.settings import Home, find_home, prepare_environment
+from tasks.config.settings import Home, find_home
 from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, TandemError
 
 if TYPE_CHECKING:
@@ -87,11 +92,6 @@ SPACE_AND_PERMISSION = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, e
 
 def main() -> None:
     """Run the command; expected failures become a message and an exit status, never a traceback."""
-    prepare_environment(find_home())
-    use_services(find_home())
-    # before Prefect is imported, which would print every error's traceback beside our own sentence
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     warnings.simplefilter("ignore", FutureWarning)  # what libraries tell those who write code
     try:
         app()
@@ -106,6 +106,21 @@ def main() -> None:
         _fail(f"{place}: {what}; free space or mend the permissions, then run again: what was kept is not lost", 1)
     except KeyboardInterrupt:
         _fail("stopped; the next run goes on from what was already written", 130)
+
+
+@app.callback()
+def _begin(context: typer.Context) -> None:
+    if context.invoked_subcommand != "demo":  # which has a home of its own
+        _prepare(find_home())
+
+
+def _prepare(home: Home) -> None:
+    prepare_environment(home)
+    use_services(home)
+    # before Prefect is imported, which would print every error's traceback beside our own sentence
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    leave_prefect_files_alone()
 
 
 @app.command()
@@ -478,7 +493,7 @@ def promote(
     """Put a version live, once it is proven to load and answer."""
     from tasks.promote import promote_by_hand
 
-    move = promote_by_hand(name, version, getpass.getuser(), reason, find_home())
+    move = promote_by_hand(name, version, user_name(), reason, find_home())
     _show_move(as_json, move, "went live")
 
 
@@ -493,7 +508,7 @@ def rollback(
     """Put an earlier version live at once, and hold the index until `tandem unhold`."""
     from tasks.promote import roll_back
 
-    move = roll_back(name, to or None, getpass.getuser(), reason, dry_run, find_home())
+    move = roll_back(name, to or None, user_name(), reason, dry_run, find_home())
     _show_move(as_json, move, "would go live: it loads and answers" if dry_run else "is live, and the index is held")
 
 
@@ -502,7 +517,7 @@ def unhold(name: Name, reason: Reason = "hold lifted by hand", as_json: Json = F
     """Lift the hold, so that the next good version may go live."""
     from tasks.promote import lift_hold
 
-    move = lift_hold(name, getpass.getuser(), reason, find_home())
+    move = lift_hold(name, user_name(), reason, find_home())
     text = f"{name} is no longer held" if move else f"{name} was not held"
     _show(as_json, {"name": name, "was_held": move is not None}, lambda: print(text))
 
@@ -611,9 +626,10 @@ def demo(as_json: Json = False) -> None:
     folder = ROOT / "data" / "demo"
     shutil.rmtree(folder, ignore_errors=True)
     home = Home(folder)
-    os.environ |= {"TANDEM_HOME": str(folder), "PREFECT_HOME": str(home.data / "prefect")}
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    forget_environment()
+    os.environ["TANDEM_HOME"] = str(folder)
     os.chdir(ROOT)
+    _prepare(home)
 
     def call() -> dict[str, Any]:
         from flows.demo import run_demo
@@ -777,7 +793,11 @@ def _run(call: Callable[[], Result]) -> Result:
     from tasks.databases import prepare_prefect_home
 
     prepare_prefect_home()
-    _check_prefect(os.environ.get("PREFECT_API_URL", ""))
+    url = os.environ.get("PREFECT_API_URL", "")
+    own = read_services(find_home()).get("prefect")
+    if url and not (own and url.startswith(own.address)):
+        print(f"Prefect server: {url} (PREFECT_API_URL)", file=sys.stderr)
+    _check_prefect(url)
     return call()
 
 
@@ -787,8 +807,8 @@ def _check_prefect(url: str) -> None:
         reach(url)
     except OSError as error:
         raise ServerError(
-            f"the Prefect server at {url} does not answer ({error}): start it with `prefect server start`, or unset "
-            "PREFECT_API_URL to run without one"
+            f"the Prefect server at {url} does not answer ({error}): start it, or unset PREFECT_API_URL to "
+            "run without one"
         ) from None
 
 

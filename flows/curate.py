@@ -1,6 +1,5 @@
 """Learning from use: what people said of answers becomes rows, which count and are trained on once approved."""
 
-import getpass
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from prefect import flow
 from flows.finetune_dpo import finetune_dpo
 from flows.finetune_sft import finetune_sft
 from tasks.config.curation import CurateConfig
+from tasks.config.environment import user_name
 from tasks.config.settings import Home, find_home
 from tasks.distill import distill
 from tasks.draft import draft
@@ -47,7 +47,7 @@ def curate(config: CurateConfig) -> Curated:
 
 def one_curation(config: CurateConfig, run_id: str, home: Home) -> tuple[Curated, str]:
     """The story and its report."""
-    desk, by = Desk(config.name, home), getpass.getuser()
+    desk, by = Desk(config.name, home), user_name()
     seconds: dict[str, float] = {}
     desk.read_file(by)
     in_use = read_in_use(config)

@@ -1,11 +1,10 @@
 """Rollback from the Prefect UI: a form, a proof, a move."""
 
-import getpass
-
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
+from tasks.config.environment import user_name
 from tasks.config.fields import Name, Strict
 from tasks.config.settings import find_home
 from tasks.progress import artifact_key
@@ -31,7 +30,7 @@ class RollbackConfig(Strict):
 @flow(name="rollback", flow_run_name="roll back {config.name}")
 def rollback(config: RollbackConfig) -> Move:
     """Prove that the target loads, move `champion` to it, and hold the model."""
-    by = config.by or getpass.getuser()
+    by = config.by or user_name()
     move = roll_back(config.name, config.to, by, config.reason, config.dry_run, find_home())
     if config.dry_run:
         done, then = "would go", "Nothing was moved: the version loads and answers."

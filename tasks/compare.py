@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from tasks.config.index import ReindexConfig
-from tasks.config.settings import Home
+from tasks.config.settings import Home, find_path
 from tasks.documents.changes import Changes, Recipe, find_changes, recipe_of, short_hash, source_of
 from tasks.errors import ConfigError, SourceError
 from tasks.evaluation.golden import check_known, load_golden
@@ -14,6 +14,13 @@ from tasks.index.embedding import embedder_fingerprint
 from tasks.index.store import IndexStore, has_table
 from tasks.records import DocumentState, Listing
 
+NOT_OF_THE_CONTENT: Any = {
+    "promote": True,
+    "lock_minutes": True,
+    "parsing": {"workers"},
+    "sources": {"__all__": {"token_env"}},
+}
+"""Settings that change nothing of what is indexed."""
 STATE_TAG = "tandem.state"
 GOLDEN_TAG = "tandem.golden"
 
@@ -68,7 +75,7 @@ def compare(
         check_known(load_golden(config.golden), listed | states.keys(), config.golden)
     fingerprint = short_hash(
         [
-            config.model_dump(mode="json", exclude={"promote": True, "lock_minutes": True, "parsing": {"workers"}}),
+            config.model_dump(mode="json", exclude=NOT_OF_THE_CONTENT),
             {name: recipe.good for name, recipe in recipes.items()},
             embedder,
             golden,
@@ -102,9 +109,9 @@ def _golden_hash(config: ReindexConfig) -> str:
     if not config.golden:
         return ""
     try:
-        return hashlib.sha256(Path(config.golden).read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(find_path(config.golden).read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise ConfigError(
-            f"the golden file {Path(config.golden).absolute()} cannot be read ({error.strerror}): correct `golden` "
-            "in the configuration, or draft one with `tandem golden draft`"
+            f"the golden file {find_path(config.golden).absolute()} cannot be read ({error.strerror}): correct "
+            "`golden` in the configuration, or draft one with `tandem golden draft`"
         ) from None

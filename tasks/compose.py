@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -12,7 +11,7 @@ from tasks.answering.grounding import Grounding
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.choices import load_choice
 from tasks.config.guardrails import GuardrailsConfig
-from tasks.config.settings import find_home
+from tasks.config.settings import find_home, find_path
 from tasks.evaluation.attacks import hash_attacks
 from tasks.records import ReleaseManifest
 from tasks.registry.connection import MlflowClient, connect
@@ -45,7 +44,7 @@ def compose(config: ReleaseConfig) -> ReleaseManifest:
 
 def state_of(config: ReleaseConfig, manifest: ReleaseManifest) -> str:
     """A hash over all that decides how the release answers and how it is judged."""
-    files = (Path(file) for file in (config.golden, config.familiar) if file)
+    files = (find_path(file) for file in (config.golden, config.familiar) if file)
     queries = b"".join(file.read_bytes() for file in files if file.exists())
     decisive: list[Any] = [manifest.parts, manifest.policy, config.gate.model_dump(mode="json")]
     if config.guardrails:

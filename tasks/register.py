@@ -13,7 +13,7 @@ from prefect import task
 
 from tasks.compare import GOLDEN_TAG, STATE_TAG, Work, state_of
 from tasks.config.index import ReindexConfig
-from tasks.config.settings import Home, find_home
+from tasks.config.settings import Home, find_home, find_path
 from tasks.evaluate import Evaluation
 from tasks.evaluation.report import plot_scores
 from tasks.index.embedding import resolve
@@ -80,7 +80,7 @@ def register(
             VERDICT_FILE: json.dumps(asdict(verdict), indent=1),
             "scores_by_query.json": _by_query(evaluation),
         },
-        files=[Path(config.golden)] if config.golden else [],
+        files=[find_path(config.golden)] if config.golden else [],
         figures={"scores.png": plot_scores(evaluation.candidate, evaluation.champion)} if evaluation.candidate else {},
     )
     IndexStore.open(home.lancedb, manifest.table).tag(manifest.tag, manifest.lance_version)

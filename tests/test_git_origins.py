@@ -83,5 +83,5 @@ def test_a_repository_of_another_user_is_told_as_that(
     origin: Repo, home: Home, mirrored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    with pytest.raises(SourceError, match="belongs to another user.*safe.directory .*origin"):
+    with pytest.raises(SourceError, match=r"belongs to another user.*safe.directory .*origin"):
         list_source(_source(origin, mirrored=mirrored), home)

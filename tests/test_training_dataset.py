@@ -108,7 +108,7 @@ def test_another_row_another_text_or_another_side_is_another_version() -> None:
 
 
 def test_passwords_of_sources_are_told_nowhere() -> None:
-    source = "memory://ada:secret@bucket/a.jsonl"
+    source = "memory://secret@bucket/a.jsonl"
     with fsspec.open(source, "w") as file:
         file.write("no json\n")
     prepared = prepare({"sources": [source]})

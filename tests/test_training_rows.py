@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import SourceError
-from tasks.training.rows import Row, read_rows, shown
+from tasks.training.rows import Row, read_rows
 
 
 @pytest.fixture(autouse=True)
@@ -128,8 +128,3 @@ def test_a_source_that_cannot_be_read_is_an_error_that_names_it(source: str, rea
     Path("latin.csv").write_bytes("text\né".encode("latin-1"))
     with pytest.raises(SourceError, match=reason):
         read(source)
-
-
-def test_passwords_and_keys_of_urls_are_not_shown() -> None:
-    assert shown("https://ada:secret@host/rows.jsonl?key=secret") == "https://host/rows.jsonl"
-    assert shown("part-?.jsonl") == "part-?.jsonl"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.config.choices import Choice
-from tasks.config.fields import Name, Share, Strict
+from tasks.config.fields import Address, Name, Share, Strict
 
 NAME, WHICH = "[a-z0-9][a-z0-9_-]{0,62}", "@(champion|candidate|previous|[0-9]+)"
 
@@ -30,7 +30,7 @@ class PromptConfig(Strict):
 class EndpointConfig(Strict):
     """A language model behind an OpenAI-compatible address."""
 
-    base_url: str = Field(min_length=1)
+    base_url: Address = Field(min_length=1)
     """Of the endpoint, ending in /v1."""
     model: str = Field(min_length=1)
     """Name of the model at the endpoint."""
@@ -52,7 +52,7 @@ class GeneratorConfig(EndpointConfig):
     """Longest answer of a language model."""
     sentences: int = Field(2, ge=1, le=10)
     """Most sentences of an extractive answer."""
-    base_url: str = ""
+    base_url: Address = ""
     """Of an endpoint, ending in /v1."""
     model: str = ""
     """Name of the model at the endpoint."""

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from tasks.config.answering import EndpointConfig
 from tasks.config.choices import Choice
-from tasks.config.fields import Name, Share, Strict
+from tasks.config.fields import Address, Name, Share, Strict
 from tasks.config.index import EmbedderConfig
 
 
@@ -26,7 +26,7 @@ class DistillConfig(EndpointConfig):
 
     questions: int = Field(0, ge=0, le=10_000)
     """Passages to draft a question from, spread over the documents; 0 asks no model."""
-    base_url: str = ""
+    base_url: Address = ""
     """Of the endpoint, ending in /v1."""
     model: str = ""
     """Name of the model at the endpoint."""

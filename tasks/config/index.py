@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tasks.config.fields import Name, Share, Strict
+from tasks.config.fields import Address, Name, Share, Strict
 
 Metric = Literal["recall@1", "recall@5", "recall@10", "mrr", "ndcg@10"]
 
@@ -19,10 +19,12 @@ class SourceConfig(Strict):
     """Short name; the first part of every document's id."""
     kind: Literal["folder", "git", "url"] = "folder"
     """A folder on this machine, a git repository (path, bundle or URL), or any fsspec URL."""
-    location: str
+    location: Address
     """The folder, the repository, or the URL."""
     ref: str = "HEAD"
     """For git: the branch, tag or commit to index."""
+    token_env: str = ""
+    """For git over HTTPS: the environment variable that holds an access token, if the repository asks for one."""
     root: str = ""
     """For git: only what lies below this folder of the repository."""
     include: tuple[str, ...] = ("**/*",)
@@ -43,6 +45,12 @@ class SourceConfig(Strict):
     """Front matter keys tried for the date."""
     date_pattern: str | None = None
     """Regular expression on the path with groups year, month and day, tried after the front matter."""
+
+    @model_validator(mode="after")
+    def _token_travels_safely(self) -> "SourceConfig":
+        if self.token_env and not self.location.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+            raise ValueError(f"token_env is for a location that begins with https://, and this is {self.location}")
+        return self
 
 
 class ParsingConfig(Strict):
@@ -94,7 +102,7 @@ class EmbedderConfig(Strict):
     """Put before every query, for models that were trained so."""
     passage_prefix: str = ""
     """Put before every passage, for models that were trained so."""
-    base_url: str | None = None
+    base_url: Address | None = None
     """For an endpoint: its address, ending in /v1."""
     api_key_env: str = "OPENAI_API_KEY"
     """For an endpoint: the environment variable that holds its key."""

@@ -77,4 +77,4 @@ def use_services(home: Home) -> None:
     for name, service in read_services(home).items():
         if name in ADDRESSES and runs(service):
             variable, path = ADDRESSES[name]
-            os.environ.setdefault(variable, service.address + path)
+            os.environ[variable] = os.environ.get(variable) or service.address + path

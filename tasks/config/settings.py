@@ -2,7 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
+
+from tasks.config.addresses import checked_tracking_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,12 @@ class Home:
 
     @property
     def tracking_uri(self) -> str:
-        """``MLFLOW_TRACKING_URI`` where it is set, else SQLite under the home."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.mlruns / 'mlflow.db'}"
+        """``MLFLOW_TRACKING_URI`` where it is set, else SQLite under the home.
+
+        Raises ConfigError where the variable holds a password, or a file that depends on the current folder.
+        """
+        named = os.environ.get("MLFLOW_TRACKING_URI")
+        return checked_tracking_uri(named) if named else f"sqlite:///{self.mlruns / 'mlflow.db'}"
 
 
 def find_home() -> Home:
@@ -43,20 +50,17 @@ def find_home() -> Home:
     return Home(Path(named).expanduser().resolve() if named else Path(__file__).resolve().parents[2])
 
 
-def prepare_environment(home: Home) -> None:
-    """Set, before Prefect and MLflow are imported, what they read from the environment; what is set stays."""
-    os.environ.setdefault("PREFECT_HOME", str(home.data / "prefect"))
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    # where no server is set, Prefect starts one for the command; a busy machine needs longer than its 20 s
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # with a server, MLflow would print links on standard output, where `--json` promises one object
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-
 def find_conf() -> Path:
     """The folder of configurations that forms choose from: ``TANDEM_CONF``, else conf/ of the repository."""
     named = os.environ.get("TANDEM_CONF")
     return Path(named).expanduser().resolve() if named else Path(__file__).resolve().parents[2] / "conf"
+
+
+def find_path(named: str | Path) -> Path:
+    """The file, folder or glob that a configuration names: from the current folder, or else from the folder of conf/.
+
+    So a command finds the same files wherever it is run, as cron and systemd do from ``/``.
+    """
+    path = Path(named).expanduser()
+    beside_conf = find_conf().parent / path  # an absolute path stays as it is
+    return path if glob(str(path)) or not glob(str(beside_conf)) else beside_conf

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.config.choices import Choice
-from tasks.config.fields import Name, Share, Strict
+from tasks.config.fields import Address, Name, Share, Strict
 
 Parent = Annotated[str, Field(pattern=r"^$|^[a-z0-9][a-z0-9_-]{0,62}@(champion|candidate|previous|[0-9]+)$")]
 DATASETS = "datasets:/"
@@ -55,12 +55,12 @@ class DatasetConfig(Strict):
     """What it is and its licence."""
     format: Literal["messages", "prompt_completion", "preference"]
     """Conversations; a prompt and its completion; or a prompt with a chosen and a rejected completion."""
-    sources: tuple[str, ...] = Field(min_length=1)
+    sources: tuple[Address, ...] = Field(min_length=1)
     """Files (jsonl, parquet or csv), folders, globs, fsspec URLs, `hub:owner/name` for a data set of the hub, or
     `datasets:/name@3`, `datasets:/name@newest` for one that `tandem curate` made."""
     hub_split: str = "train"
     """For a data set of the hub: the split to read."""
-    held_out: tuple[str, ...] = ()
+    held_out: tuple[Address, ...] = ()
     """Sources with rows kept for scoring, such as `datasets:/name@newest/held_out`; without them some rows of `sources`
     are held out."""
     converter: Literal["none", "transcript"] = "none"

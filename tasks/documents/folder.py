@@ -15,7 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from tasks.config.index import SourceConfig
-from tasks.config.settings import Home
+from tasks.config.settings import Home, find_path
 from tasks.documents.revisions import check_unchanged, revision_of_all
 from tasks.documents.selection import Selection, printable
 from tasks.errors import SourceError
@@ -67,7 +67,7 @@ class FolderReader:
 
 
 def _root(source: SourceConfig) -> Path:
-    root = Path(source.location).expanduser().resolve()
+    root = find_path(source.location).resolve()
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise SourceError(f"source {source.name}: {root} {what}; correct `location` in the configuration")

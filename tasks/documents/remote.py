@@ -7,9 +7,10 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
+from tasks.config.addresses import shown
 from tasks.config.index import SourceConfig
 from tasks.documents.revisions import check_unchanged, revision_of, revision_of_all
-from tasks.documents.selection import Selection, shown
+from tasks.documents.selection import Selection
 from tasks.errors import SourceError, UnreachableError
 from tasks.records import Listing, SourceFile
 

@@ -10,17 +10,20 @@ import os
 import posixpath
 import re
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 from git import Git, Repo
 from git.exc import GitCommandError, GitError, InvalidGitRepositoryError, UnsafeProtocolError
 
+from tasks.config.addresses import shown
 from tasks.config.index import SourceConfig
-from tasks.config.settings import Home
-from tasks.documents.selection import Selection, printable, shown
+from tasks.config.settings import Home, find_path
+from tasks.documents.selection import Selection, printable
 from tasks.errors import ParseError, SourceError, UnreachableError
 from tasks.records import Listing, Problem, SourceFile
 
@@ -82,7 +85,7 @@ def open_blobs(source: SourceConfig, home: Home) -> Iterator[BlobReader]:
 
 @contextmanager
 def _opened(source: SourceConfig, home: Home, refresh: bool) -> Iterator[Repo]:
-    place = Path(source.location).expanduser()
+    place = find_path(source.location)
     where = shown(source.location)
     try:
         repo = Repo(place) if place.is_dir() else _mirror(source, home, refresh)
@@ -107,7 +110,7 @@ def _opened(source: SourceConfig, home: Home, refresh: bool) -> Iterator[Repo]:
 
 def _mirror(source: SourceConfig, home: Home, refresh: bool) -> Repo:
     """The mirror of a bundle or URL, fetched unless the wanted commit is named in full and already there."""
-    place = Path(source.location).expanduser()
+    place = find_path(source.location)
     origin = str(place.resolve()) if place.is_file() else source.location
     mirror = home.cache / "git" / f"{hashlib.sha256(origin.encode()).hexdigest()[:32]}.git"
     mirror.parent.mkdir(parents=True, exist_ok=True)
@@ -115,20 +118,36 @@ def _mirror(source: SourceConfig, home: Home, refresh: bool) -> Repo:
         if not mirror.exists():
             draft = mirror.with_suffix(".draft")
             shutil.rmtree(draft, ignore_errors=True)
-            Repo.clone_from(origin, draft, mirror=True, env=NO_PROMPT).close()
+            Repo.clone_from(origin, draft, mirror=True, env=_environment(source)).close()
             draft.rename(mirror)
             return Repo(mirror)
         repo = Repo(mirror)
         if refresh and not _has_commit(repo, source.ref):
-            repo.git.update_environment(**NO_PROMPT)
+            repo.git.update_environment(**_environment(source))
             repo.git.fetch("--prune", "--quiet", "origin")
             _follow_default_branch(source, repo)
         return repo
 
 
+def _environment(source: SourceConfig) -> dict[str, str]:
+    """What git is told for a fetch. A token goes as a header to the repository's own host, and is written nowhere."""
+    if not source.token_env:
+        return NO_PROMPT
+    if not (token := os.environ.get(source.token_env)):
+        raise SourceError(f"source {source.name}: the environment variable {source.token_env} holds no access token")
+    at, host = int(os.environ.get("GIT_CONFIG_COUNT", 0)), urlsplit(source.location)
+    sent = b64encode(f"x-access-token:{token}".encode()).decode()
+    return {
+        **NO_PROMPT,
+        "GIT_CONFIG_COUNT": str(at + 1),
+        f"GIT_CONFIG_KEY_{at}": f"http.{host.scheme}://{host.netloc}/.extraHeader",
+        f"GIT_CONFIG_VALUE_{at}": f"Authorization: Basic {sent}",
+    }
+
+
 def _follow_default_branch(source: SourceConfig, repo: Repo) -> None:
     """Point the mirror's HEAD where the origin's points now: a fetch leaves it where it was at the first clone."""
-    answer = repo.git.ls_remote("--symref", "origin", "HEAD")
+    answer = str(repo.git.ls_remote("--symref", "origin", "HEAD"))
     if not (named := re.search(r"^ref: (\S+)\tHEAD$", answer, re.MULTILINE)):
         if detached := re.search(r"^(\w+)\tHEAD$", answer, re.MULTILINE):
             repo.git.update_ref("--no-deref", "HEAD", detached[1])

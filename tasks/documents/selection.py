@@ -48,8 +48,3 @@ class Selection:
 def printable(path: str) -> str:
     """The path with bytes that are no UTF-8 written out as ``\\xff``."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def shown(location: str) -> str:
-    """The location for a message: without the user and password that a URL may carry."""
-    return re.sub(r"//[^/@\s]+@", "//", location)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tasks.config.guardrails import Attacks, Check, GuardrailsConfig, Lure
 from tasks.config.loading import load_config
+from tasks.config.settings import find_path
 from tasks.errors import ConfigError
 from tasks.evaluation.golden import GoldenQuery
 
@@ -59,7 +60,7 @@ class Attack:
 
 def load_attacks(folders: Sequence[str]) -> Attacks:
     """The cases of all folders together. Raises ConfigError where a folder holds none, or they cannot be read."""
-    found = [part for folder in folders for part in _read_folder(Path(folder))]
+    found = [part for folder in folders for part in _read_folder(find_path(folder))]
     merged: dict[str, Any] = {"people": {name: values for part in found for name, values in part.people.items()}}
     for field in set(Attacks.model_fields) - {"people"}:
         merged[field] = tuple(case for part in found for case in getattr(part, field))

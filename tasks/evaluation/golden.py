@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from tasks.config.settings import find_path
 from tasks.errors import ConfigError
 from tasks.evaluation.lines import SHOWN, Text, bad_lines, fit, read_lines, read_object
 
@@ -68,7 +69,7 @@ def load_golden(path: Path | str) -> list[GoldenQuery]:
     Raises:
         ConfigError: the file cannot be read, is empty, or has bad or repeated lines; up to ten are named.
     """
-    queries, problems = read_lines(path, GOLDEN_FILE, _parse_line)
+    queries, problems = read_lines(find_path(path), GOLDEN_FILE, _parse_line)
     problems |= _repeated(queries)
     if problems:
         raise ConfigError(bad_lines(path, GOLDEN_FILE, sorted(problems.items()), len(problems)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tasks.config.index import EmbedderConfig
-from tasks.config.settings import Home
+from tasks.config.settings import Home, find_path
 from tasks.errors import ConfigError, EmbedderError, StoreError
 from tasks.index.cache import ContentCache, Vectors
 
@@ -125,7 +125,7 @@ def packaged_folder() -> Path:
 
 def model_folder(model: str, revision: str | None) -> Path:
     """The local folder of a model, fetched from the hub if need be. Raises `EmbedderError`."""
-    folder = Path(model).expanduser()
+    folder = find_path(model)
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download

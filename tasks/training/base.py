@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.config.settings import find_path
 from tasks.config.training import BaseModelConfig
 from tasks.errors import ModelError
 
@@ -21,8 +22,8 @@ def fetch_base(base: BaseModelConfig) -> Path:
 
     Raises ModelError where there is neither.
     """
-    if Path(base.model).is_dir():
-        return Path(base.model)
+    if (folder := find_path(base.model)).is_dir():
+        return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -45,7 +46,7 @@ def pin_base(base: BaseModelConfig) -> BaseModelConfig:
 
     Raises ModelError where there are no files.
     """
-    if Path(base.model).is_dir():
+    if find_path(base.model).is_dir():
         return base
     return base.model_copy(update={"revision": fetch_base(base).name})
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.config.addresses import shown
 from tasks.config.training import CheckConfig, DatasetConfig
 from tasks.records import Finding, PreparedData
 from tasks.training.checks import (
@@ -22,7 +23,7 @@ from tasks.training.checks import (
     drop_duplicates,
 )
 from tasks.training.formats import Example, read_examples
-from tasks.training.rows import BadRow, read_rows, shown
+from tasks.training.rows import BadRow, read_rows
 from tasks.training.splitting import keep_groups_apart, split
 
 if TYPE_CHECKING:

@@ -16,6 +16,8 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from tasks.config.addresses import shown
+from tasks.config.settings import find_path
 from tasks.errors import SourceError
 
 HUB = "hub:"
@@ -57,17 +59,12 @@ def read_rows(sources: Iterable[str], hub_split: str = "train") -> Iterator[Row 
     for source in sources:
         if source.startswith(HUB):
             yield from _read_hub(source, hub_split)
-        elif (Path(source) / "state.json").is_file() or (Path(source) / "dataset_dict.json").is_file():
-            yield from _read_saved(source, hub_split)
+            continue
+        place = source if "://" in source else str(find_path(source))
+        if Path(place, "state.json").is_file() or Path(place, "dataset_dict.json").is_file():
+            yield from _read_saved(place, hub_split)
         else:
-            yield from _read_files(source)
-
-
-def shown(source: str) -> str:
-    """The source as it may be shown to people: a URL without user, password and query."""
-    if "://" not in source:
-        return source
-    return re.sub(r":///?[^/@]*@", "://", source.partition("?")[0])
+            yield from _read_files(place)
 
 
 def _read_hub(source: str, split: str) -> Iterator[Row]:

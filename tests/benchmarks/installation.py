@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.config.settings import find_home, prepare_environment
+from tasks.config.environment import prepare_environment
+from tasks.config.settings import find_home
 
 
 def new_home(root: Path, peers: Path | None = None) -> None:

@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tasks.config.environment import prepare_environment
 from tasks.config.loading import load_config
-from tasks.config.settings import Home, prepare_environment
+from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
 from tests.benchmarks.reporting import save, table
 
