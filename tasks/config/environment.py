@@ -6,6 +6,7 @@ import sys
 import tempfile
 from contextlib import chdir
 from pathlib import Path
+from secrets import token_hex
 
 from tasks.config.addresses import refuse_secret
 from tasks.config.settings import Home
@@ -44,11 +45,16 @@ def leave_prefect_files_alone() -> None:
     if not (files := [name for name, text in PREFECT_FILES.items() if _says(name, text)]):
         return
     print(f"{' and '.join(files)} here: not used for Prefect; set PREFECT_… in the environment", file=sys.stderr)
-    database = Path(os.environ["PREFECT_HOME"], "prefect.db")
-    os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{database}")
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
-    for secret in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
-        os.environ.setdefault(secret, "")
+    if not os.environ.get("PREFECT_API_URL"):
+        database, password = Path(os.environ["PREFECT_HOME"], "prefect.db"), f"tandem:{token_hex(16)}"
+        os.environ |= {
+            "PREFECT_API_URL": "",
+            "PREFECT_API_KEY": "",
+            "PREFECT_API_AUTH_STRING": password,
+            "PREFECT_SERVER_API_AUTH_STRING": password,
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        }
     with tempfile.TemporaryDirectory() as empty, chdir(empty):
         import prefect  # noqa: F401
 
