@@ -1,7 +1,9 @@
 """A command in somebody's surroundings: their proxy, their Prefect, their folder, a user without a name."""
 
+import getpass
 import http.server
 import os
+import pwd
 import shutil
 import subprocess
 import threading
@@ -14,7 +16,7 @@ import pytest
 import yaml
 
 from flows import cli, demo
-from tasks.config.environment import user_name
+from tasks.config.environment import prepare_environment, user_name
 from tasks.config.settings import Home, find_path
 from tasks.config.training import BaseModelConfig
 from tasks.training.base import fetch_base, hash_base, pin_base
@@ -136,8 +138,18 @@ def test_relative_paths_are_found_from_every_folder(tmp_path: Path, monkeypatch:
     assert find_path("nowhere/x") == Path("nowhere/x")
 
 
-def test_a_user_without_a_name_is_called_by_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.delenv(name, raising=False)
+def test_a_user_whom_the_system_does_not_know_has_a_name_and_a_home(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
     monkeypatch.setattr(os, "getuid", lambda: 4_242_424)
-    assert user_name() == "user 4242424"
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    prepare_environment(home)
+    assert user_name() == getpass.getuser() == "user-4242424"
+    assert Path.home() == home.data
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("LOGNAME")

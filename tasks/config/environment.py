@@ -25,6 +25,7 @@ def prepare_environment(home: Home) -> None:
     """
     refuse_secret("PREFECT_API_URL", os.environ.get("PREFECT_API_URL", ""), "set PREFECT_API_AUTH_STRING instead")
     _ask_loopback_directly()
+    _name_the_user(home)
     os.environ.setdefault("PREFECT_HOME", str(home.data / "prefect"))
     os.environ["PREFECT_PROFILES_PATH"] = str(home.data / "prefect" / "profiles.toml")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -85,4 +86,13 @@ def user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        return f"user {os.getuid()}"
+        return f"user-{os.getuid()}"
+
+
+def _name_the_user(home: Home) -> None:
+    """Give a user that the system does not know, as in a container, what libraries look up when they are imported."""
+    os.environ.setdefault("LOGNAME", user_name())
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(home.data)
