@@ -22,13 +22,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def mlflow_server(folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A server over `mlflow.db` in the folder, made where there is none, with the artifacts beside it."""
     database, log = folder / "mlflow.db", folder / "server.log"
     if not database.exists():
         shutil.copy(empty_home().mlruns / "mlflow.db", database)
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / "artifacts")]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{database}",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+        *options,
+    ]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # half the time to start
     with log.open("ab") as output:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)

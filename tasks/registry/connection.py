@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -98,6 +99,12 @@ def _explanation(uri: str, error: Exception) -> str:
     what = str(getattr(error.__cause__, "orig", error)).strip().partition("\n")[0]
     if "disk is full" in what or "No space left" in what:
         return f"the disk under MLflow ({uri}) is full: free some space and run again ({what})"
+    code = getattr(error, "error_code", "")
+    if code == "UNAUTHENTICATED":
+        return f"MLflow at {uri} asks who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if code == "PERMISSION_DENIED":
+        who = os.environ.get("MLFLOW_TRACKING_USERNAME", "this user")
+        return f"MLflow at {uri} does not let {who} do this: ask its administrator for the permission ({what})"
     # An error of the system that names no file is one of the network.
     if "API request to" in what or (isinstance(error, OSError) and error.filename is None):
         return f"MLflow at {uri} does not answer: start it, or check MLFLOW_TRACKING_URI ({what})"

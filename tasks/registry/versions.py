@@ -224,10 +224,23 @@ def _find(client: MlflowClient, name: str, which: int | str) -> ModelVersion | N
             return registry(client).get_model_version(name, str(which))
         return registry(client).get_model_version_by_alias(name, which)
     except MlflowException as error:
-        # MLflow says "invalid parameter" for an alias that is not set.
+        # MLflow says "invalid parameter" for an alias that is not set, and with authentication it denies whatever is
+        # asked of a model that does not exist.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
+        if error.error_code == "PERMISSION_DENIED" and not _model_exists(client, name):
+            return None
         raise
+
+
+def _model_exists(client: MlflowClient, name: str) -> bool:
+    try:
+        registry(client).get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[int, list[str]]:
