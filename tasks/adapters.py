@@ -13,7 +13,7 @@ from filelock import FileLock
 from tasks.config.settings import Home, find_home
 from tasks.errors import RegistryError
 from tasks.records import AdapterManifest, kind_of, number_of
-from tasks.training.adapter import Adapted, check_weights, prove_shapes
+from tasks.training.adapter import Adapted, check_files, prove_shapes
 
 ENTRY_POINT = "tasks.adapters:answering"
 ADAPTER_FILE = "adapter"
@@ -58,7 +58,7 @@ def prove(manifest: Mapping[str, Any]) -> None:
     adapter = AdapterManifest.from_json(manifest)
     with tempfile.TemporaryDirectory() as folder:
         _, files = fetch_adapter(adapter.adapter, number_of(adapter.tag), Path(folder), find_home())
-        prove_shapes(check_weights(adapter, files), files)
+        prove_shapes(check_files(adapter, files), files)
 
 
 def open_adapter(name: str, which: int | str, home: Home) -> Adapted:

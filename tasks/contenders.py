@@ -12,8 +12,8 @@ from tasks.evaluation.scores import CANDIDATE, CHAMPION
 from tasks.records import AdapterManifest, Trained
 from tasks.registry.connection import connect
 from tasks.registry.pointers import pointers
-from tasks.training.adapter import check_weights
-from tasks.training.base import fetch_base, hash_base
+from tasks.training.adapter import check_files
+from tasks.training.base import fetch_base, hash_base, hash_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def fetch_parent(config: SftConfig | DpoConfig, folder: Path, home: Home) -> Par
             f"the parent {config.parent} was trained for {manifest.base['model']} ({manifest.base_hash}), and "
             f"conf/models/{config.base}.yaml is another model ({base}): name the base model of the parent"
         )
-    check_weights(manifest, files)
+    check_files(manifest, files)
     return Parent(files, f"{name}@{manifest.tag.removeprefix('v')}")
 
 
@@ -66,4 +66,5 @@ def find_beside(config: SftConfig | DpoConfig, trained: Trained, folder: Path, h
 
 
 def _same_base(manifest: AdapterManifest, config: SftConfig | DpoConfig) -> bool:
-    return manifest.base_hash == hash_base(fetch_base(load_choice("models", config.base, BaseModelConfig)))
+    base = fetch_base(load_choice("models", config.base, BaseModelConfig))
+    return manifest.base_hash == hash_base(base) and manifest.base_settings_hash in ("", hash_settings(base))

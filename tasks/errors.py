@@ -40,6 +40,10 @@ class RegistryError(TandemError, RuntimeError):
     """MLflow does not answer, or what it holds does not fit what was asked."""
 
 
+class DamagedCheckpointError(RegistryError):
+    """What is kept of a training is not whole."""
+
+
 class ServerError(TandemError, OSError):
     """A Prefect server that is set does not answer."""
 

@@ -183,6 +183,10 @@ class AdapterManifest:
     """Versions that it was trained with, by package."""
     format: int = MANIFEST_FORMAT
     """Raised when an older Tandem could no longer load the version."""
+    base_settings_hash: str = ""
+    """Hash over the base model's configuration and code; empty in versions made before it was kept."""
+    adapter_settings_hash: str = ""
+    """Hash over the adapter's configuration, tokenizer and chat template; empty in versions made before it was kept."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "AdapterManifest":

@@ -20,7 +20,7 @@ from tasks.registry.checkpoints import forget_checkpoint
 from tasks.registry.connection import connect
 from tasks.registry.runs import log
 from tasks.registry.versions import next_number, register
-from tasks.training.base import fetch_base, hash_base, pin_base
+from tasks.training.base import fetch_base, hash_around, hash_base, hash_settings, pin_base
 
 LIBRARIES = ("torch", "transformers", "peft", "trl")
 PREDICT_PARAMS = {"system": str, "max_new_tokens": int}
@@ -31,13 +31,16 @@ def describe_adapter(
 ) -> AdapterManifest:
     """The manifest of the version that the trained adapter will become."""
     base = pin_base(load_choice("models", config.base, BaseModelConfig))
+    folder, adapter = fetch_base(base), Path(trained.adapter)
     return AdapterManifest(
         adapter=config.name,
         tag=f"v{next_number(connect(home), config.name)}",
         method="dpo" if isinstance(config, DpoConfig) else "sft",
         base=base.model_dump(mode="json"),
-        base_hash=hash_base(fetch_base(base)),
-        adapter_hash=hash_base(Path(trained.adapter)),
+        base_hash=hash_base(folder),
+        base_settings_hash=hash_settings(folder),
+        adapter_hash=hash_base(adapter),
+        adapter_settings_hash=hash_around(adapter),
         dataset=config.dataset,
         dataset_hash=data.version,
         parent=parent,

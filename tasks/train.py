@@ -14,10 +14,10 @@ from tasks.config.choices import load_choice
 from tasks.config.settings import find_home
 from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
 from tasks.contenders import Parent
-from tasks.errors import ProcessDiedError, TrainingError
+from tasks.errors import DamagedCheckpointError, ProcessDiedError, TrainingError
 from tasks.progress import progress
 from tasks.records import PreparedData, Trained
-from tasks.registry.checkpoints import fetch_checkpoint, keep_checkpoint
+from tasks.registry.checkpoints import fetch_checkpoint, forget_checkpoint, keep_checkpoint
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.runs import log, log_points, read_tags, system_metrics
 from tasks.training.job import CHECKPOINTS_FOLDER, Event, TrainingJob
@@ -65,7 +65,7 @@ def train(name: str, job: TrainingJob, run_id: str) -> Trained:
     decisions = _decided(client, run_id)
     with system_metrics(client, run_id):
         while True:
-            checkpoint = fetch_checkpoint(client, run_id, job.folder / CHECKPOINTS_FOLDER)
+            checkpoint = sound_checkpoint(client, run_id, job.folder / CHECKPOINTS_FOLDER, decisions)
             ended = _follow(name, replace(job, checkpoint=checkpoint), client, run_id, decisions)
             if ended["event"] == "done":
                 return Trained(
@@ -75,6 +75,17 @@ def train(name: str, job: TrainingJob, run_id: str) -> Trained:
             decisions[f"memory for {job.rows_at_once} rows at once"] = how
             get_logger(__name__).warning(how)
             job = less
+
+
+def sound_checkpoint(client: MlflowClient, run_id: str, folder: Path, decisions: dict[str, str]) -> Path | None:
+    """What the training can go on from; a checkpoint that is damaged is forgotten, and told among the decisions."""
+    try:
+        return fetch_checkpoint(client, run_id, folder)
+    except DamagedCheckpointError as error:
+        forget_checkpoint(client, run_id)
+        decisions["checkpoint"] = str(error)
+        get_logger(__name__).warning(str(error))
+        return None
 
 
 def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, decisions: dict[str, str]) -> Event:

@@ -30,7 +30,7 @@ from tasks.records import AdapterManifest, IndexManifest, ReleaseManifest, Spott
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.versions import get, list_versions, load_manifest
 from tasks.releases import part
-from tasks.training.base import fetch_base, hash_base
+from tasks.training.base import fetch_base, hash_base, hash_settings
 from tasks.upstream import Unanswered, changed_upstream
 
 DAY = timedelta(days=1).total_seconds()
@@ -164,12 +164,17 @@ def _adapter_problem(values: dict[str, Any]) -> str:
     if _of_hub(base.model):
         return ""
     try:
-        now = hash_base(fetch_base(base))
+        folder = fetch_base(base)
+        weights, settings = hash_base(folder), hash_settings(folder)
     except ModelError as error:
         return f"the base model is gone: {error}"
-    if now == manifest.base_hash:
-        return ""
-    return f"the weights of the base model {base.model} are {now}, and were {manifest.base_hash} when it was trained"
+    for what, now, before in (
+        ("weights", weights, manifest.base_hash),
+        ("settings", settings, manifest.base_settings_hash),
+    ):
+        if before and now != before:
+            return f"the {what} of the base model {base.model} are {now}, and were {before} when it was trained"
+    return ""
 
 
 def _hub_model(values: dict[str, Any]) -> tuple[str, str | None] | None:

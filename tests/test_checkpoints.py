@@ -1,15 +1,18 @@
 """Checkpoints that are kept with an MLflow run: whole ones only, while the training deletes its old ones."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from prefect.logging import disable_run_logger
 
 from tasks.config.settings import Home
 from tasks.errors import RegistryError
 from tasks.registry.checkpoints import fetch_checkpoint, keep_checkpoint, read_step
 from tasks.registry.connection import connect
 from tasks.registry.runs import start_run
+from tasks.train import sound_checkpoint
 
 FILES = ("adapter", "optimizer", "state")
 
@@ -61,3 +64,29 @@ def test_a_checkpoint_that_is_whole_and_cannot_be_kept_is_an_error(ready_home: H
     with pytest.raises(RegistryError, match="checkpoints"):
         keep_checkpoint(client, run_id, checkpoint(tmp_path, 1), 1)
     assert read_step(client, run_id) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone", "all gone"])
+def test_a_checkpoint_that_is_not_as_it_was_kept_is_told_and_not_gone_on_from(
+    ready_home: Home, tmp_path: Path, damage: str
+) -> None:
+    client = connect(ready_home)
+    run_id = start_run(client, "adapter-tiny", "a fine-tune", "tiny")
+    keep_checkpoint(client, run_id, checkpoint(tmp_path, 7), 7)
+    [adapter] = ready_home.mlruns.rglob("checkpoint-7/adapter")
+    match damage:
+        case "cut":
+            adapter.write_bytes(adapter.read_bytes()[:-3])
+        case "changed":
+            adapter.write_bytes(adapter.read_bytes()[::-1])
+        case "gone":
+            adapter.unlink()
+        case "all gone":
+            shutil.rmtree(adapter.parent)
+    decisions: dict[str, str] = {}
+    with disable_run_logger():
+        assert sound_checkpoint(client, run_id, tmp_path / "fetched", decisions) is None
+    assert decisions == {"checkpoint": "the checkpoint of step 7 is damaged: the training begins anew"}
+    assert read_step(client, run_id) is None
+    keep_checkpoint(client, run_id, checkpoint(tmp_path, 8), 8)
+    assert kept(client, run_id, tmp_path / "fetched again") == {name: f"{name} 8" for name in FILES}

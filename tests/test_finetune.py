@@ -16,7 +16,7 @@ from tasks.registry import ledger
 from tasks.registry.connection import connect
 from tasks.registry.pointers import pointers
 from tasks.registry.runs import running
-from tasks.training.base import hash_base
+from tasks.training.base import hash_around, hash_base
 from tests.tiny_models import make_model, write_data, write_yaml
 
 pytestmark = pytest.mark.usefixtures("prefect", "tiny_conf")
@@ -79,6 +79,8 @@ def test_an_adapter_that_beats_its_base_goes_live_and_loads_from_mlflow(
     assert (manifest.method, manifest.base["model"]) == ("sft", str(tiny_model))
     for _ in range(2):  # fetched, and found
         assert hash_base(kept_adapter("tiny@1", ready_home)) == manifest.adapter_hash
+        assert hash_around(kept_adapter("tiny@1", ready_home)) == manifest.adapter_settings_hash
+        assert manifest.base_settings_hash.startswith("sha256:")
 
     write_yaml(conf / "models" / "tiny.yaml", {"model": str(make_model(tmp_path / "other", seed=7))})
     with pytest.raises(ConfigError, match=r"sha256:.*sha256:"):

@@ -26,7 +26,7 @@ from tasks.records import AdapterManifest
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.runs import read_text
 from tasks.registry.traces import SpanRecord, TraceRecord, assess, experiment_of, new_trace_id, write_traces
-from tasks.training.base import hash_base
+from tasks.training.base import hash_base, hash_settings
 from tasks.upkeep import look_after
 from tasks.upstream import Unanswered, changed_upstream
 from tests.command import Tandem
@@ -239,6 +239,7 @@ def test_the_adapter_and_the_index_whose_models_changed_or_are_gone_are_named(
         method="sft",
         base={"model": str(base), "revision": None},
         base_hash=hash_base(base),
+        base_settings_hash=hash_settings(base),
         adapter_hash="",
         dataset="",
         dataset_hash="",
@@ -256,6 +257,10 @@ def test_the_adapter_and_the_index_whose_models_changed_or_are_gone_are_named(
     weights = next(base.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes() + b" ")
     assert "tone@1 depends on it: the weights of the base model" in changed()["tone@1"]
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert changed() == {}
+    (base / "config.json").write_text((base / "config.json").read_text().replace("{", '{"more": 1, ', 1))
+    assert "tone@1 depends on it: the settings of the base model" in changed()["tone@1"]
     shutil.rmtree(base)
     assert "tone@1 depends on it: the base model is gone: there is no model folder" in changed()["tone@1"]
     monkeypatch.setattr("tasks.index.embedding.PACKAGED_VERSION", 2)

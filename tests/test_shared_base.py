@@ -1,6 +1,8 @@
 """Several adapters on one base model, each answering as if it were alone."""
 
 import gc
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from tasks.errors import ModelError
 from tasks.records import AdapterManifest
 from tasks.training import adapter as opening
 from tasks.training.adapter import Adapted, SharedBase
-from tasks.training.base import hash_base, load_base, load_tokenizer
+from tasks.training.base import hash_around, hash_base, hash_settings, load_base, load_tokenizer
 from tasks.training.likelihood import answers
 from tests.tiny_models import make_adapter, make_model
 
@@ -79,6 +81,30 @@ def test_an_adapter_is_refused_on_other_weights_than_it_was_registered_with(
     ):
         with pytest.raises(ModelError, match=f"hash {found}, and it was registered with {expected}"):
             Adapted(changed, folder)
+
+
+def test_an_adapter_is_refused_on_a_base_that_computes_otherwise(
+    tiny_model: Path, adapters: dict[Path, list[str]], tmp_path: Path
+) -> None:
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(tiny_model, base)
+    shutil.copytree(next(iter(adapters)), folder)
+    hashes = {"base_settings_hash": hash_settings(base), "adapter_settings_hash": hash_around(folder)}
+    registered = replace(manifest(base, folder), **hashes)
+    said = Adapted(registered, folder).answer(ASKED, 12)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"transformers_version": "5.99"}))
+    assert Adapted(registered, folder).answer(ASKED, 12) == said
+    (base / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    with pytest.raises(ModelError, match=r"configuration of the base model .* has the hash"):
+        Adapted(registered, folder)
+    before = manifest(base, folder)  # made before the settings were kept
+    assert Adapted(before, folder).answer(ASKED, 12) != said
+    (base / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"padding_side": "right"}))
+    with pytest.raises(ModelError, match=r"configuration or tokenizer of the adapter .* has the hash"):
+        Adapted(registered, folder)
 
 
 def test_the_weights_of_a_dropped_adapter_are_freed(tiny_model: Path, adapters: dict[Path, list[str]]) -> None:

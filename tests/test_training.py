@@ -171,7 +171,11 @@ def test_two_processes_learn_the_preferences_of_one(tiny_model: Path, tmp_path: 
     [
         ([2.0, 1.8, 1.6, 1.5, 1.4, 1.3, 9.0, 1.2, 1.1, 1.0, 1.0, 0.9], False),  # one bad batch
         ([0.1, 0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], False),  # many times nothing is little
+        ([0.1, 2.0, 2.1, 1.9, 2.0, 1.8, 1.7, 1.6, 1.5, 1.4, 1.3, 1.2], False),  # easy rows first
         ([2.0, 1.8, 1.6, 1.5, 1.4, 1.3, 9.0, 9.5, 9.0, 9.2, 9.1, 9.0], True),
+        ([2.3, 6.0, 8.0, 8.0, 8.0], True),  # from the second step on
+        ([0.69, 30.0, 45.0, 60.0, 50.0], True),
+        ([5.0, 2.0, 2.0, 2.0, 2.0, 2.0, 8.0, 8.0, 8.0, 8.0, 8.0], True),  # hard rows first
     ],
 )
 def test_a_loss_that_stays_far_above_its_start_is_an_explosion(

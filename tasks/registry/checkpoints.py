@@ -1,14 +1,18 @@
 """A training's checkpoint lies with its MLflow run, so that another machine can go on from it."""
 
+import hashlib
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from tasks.errors import DamagedCheckpointError
 from tasks.registry.connection import explained
 from tasks.registry.runs import MODEL_TAG, artifacts_of, search_runs
 
 CHECKPOINT_TAG = "tandem.checkpoint"
+HASH_TAG = "tandem.checkpoint_hash"
+"""Set before the tag of the step, which says that all is there."""
 CHECKPOINTS = "checkpoints"
 """The folder among a run's files."""
 
@@ -31,6 +35,7 @@ def keep_checkpoint(client: MlflowClient, run_id: str, folder: Path, step: int) 
     if not files or _files(folder) != files:
         artifacts_of(client, run_id).delete_artifacts(_checkpoint(step))
         return
+    client.set_tag(run_id, HASH_TAG, _hash(folder))
     client.set_tag(run_id, CHECKPOINT_TAG, str(step))
     if last is not None:
         artifacts_of(client, run_id).delete_artifacts(_checkpoint(last))
@@ -45,12 +50,21 @@ def read_step(client: MlflowClient, run_id: str) -> int | None:
 
 @explained
 def fetch_checkpoint(client: MlflowClient, run_id: str, folder: Path) -> Path | None:
-    """Download a run's checkpoint into a folder; None where it has none."""
+    """Download a run's checkpoint into a folder; None where it has none.
+
+    Raises DamagedCheckpointError where it is not as it was kept, as after a disk that was full or a power cut.
+    """
     step = read_step(client, run_id)
     if step is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(artifacts_of(client, run_id).download_artifacts(_checkpoint(step), str(folder)))
+    kept = client.get_run(run_id).data.tags.get(HASH_TAG)
+    artifacts = artifacts_of(client, run_id)
+    if artifacts.list_artifacts(_checkpoint(step)):
+        fetched = Path(artifacts.download_artifacts(_checkpoint(step), str(folder)))
+        if kept in (None, _hash(fetched)):  # None: by a Tandem that kept no hash
+            return fetched
+    raise DamagedCheckpointError(f"the checkpoint of step {step} is damaged: the training begins anew")
 
 
 @explained
@@ -73,6 +87,15 @@ def old_checkpoints(client: MlflowClient, before: float) -> dict[str, str]:
 
 def _files(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
+
+
+def _hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(folder)} {file.stat().st_size}\n".encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _checkpoint(step: int) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.config import stored
 from tasks.errors import ModelError
 from tasks.records import AdapterManifest
-from tasks.training.base import fetch_base, hash_base, load_base, load_tokenizer
+from tasks.training.base import fetch_base, hash_around, hash_base, hash_settings, load_base, load_tokenizer
 
 if TYPE_CHECKING:
     from tasks.training.likelihood import Said
@@ -63,7 +63,7 @@ class SharedBase:
 
 
 _shared: "weakref.WeakValueDictionary[str, SharedBase]" = weakref.WeakValueDictionary()
-"""By the hash of their weights."""
+"""By the hashes of their weights and their settings."""
 _sharing = Lock()
 
 
@@ -72,10 +72,10 @@ class Adapted:
 
     def __init__(self, manifest: AdapterManifest, folder: Path) -> None:
         """Raises ModelError where base model or adapter are not the ones the manifest names."""
-        base = check_weights(manifest, folder)
+        base = check_files(manifest, folder)
         self.tokenizer = load_tokenizer(folder)
         with _sharing:
-            self._base = _shared.setdefault(manifest.base_hash, SharedBase(base))
+            self._base = _shared.setdefault(hash_base(base) + hash_settings(base), SharedBase(base))
         self._name = self._base.add(folder)
         weakref.finalize(self, self._base.drop, self._name)
 
@@ -91,7 +91,7 @@ class Adapted:
             return say(model, self.tokenizer, conversations, max_new_tokens, grammar)
 
 
-def check_weights(manifest: AdapterManifest, folder: Path) -> Path:
+def check_files(manifest: AdapterManifest, folder: Path) -> Path:
     """The base model's folder, once base and adapter are shown to be the ones that the manifest names.
 
     Raises ModelError with both hashes where they are not.
@@ -100,12 +100,14 @@ def check_weights(manifest: AdapterManifest, folder: Path) -> Path:
     base = fetch_base(config)
     for what, where, expected, found in (
         (f"the base model {config.model}", base, manifest.base_hash, hash_base(base)),
+        (f"the configuration of the base model {config.model}", base, manifest.base_settings_hash, hash_settings(base)),
         ("the adapter", folder, manifest.adapter_hash, hash_base(folder)),
+        ("the configuration or tokenizer of the adapter", folder, manifest.adapter_settings_hash, hash_around(folder)),
     ):
-        if found != expected:
+        if expected and found != expected:
             raise ModelError(
                 f"{manifest.adapter} {manifest.tag} does not fit: {what} in {where} has the hash {found}, and it was "
-                f"registered with {expected}; bring back those weights, or train again"
+                f"registered with {expected}; bring back those files, or train again"
             )
     return base
 

@@ -1,6 +1,7 @@
 """The base model: where its weights lie, which weights they are, and how they are loaded."""
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("*.safetensors", "*.bin")
 AROUND = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py")
+SETTINGS = ("config.json", "generation_config.json", "*.py")
+PROVENANCE = ("transformers_version", "_name_or_path")
 CHUNK = 1 << 24
 
 
@@ -65,6 +68,23 @@ def hash_base(folder: Path) -> str:
 def hash_around(folder: Path) -> str:
     """A hash over the files beside the weights that decide what a model does: configuration, tokenizer, template."""
     return _hash_files(_stamps(sorted({file for pattern in AROUND for file in folder.glob(pattern)})))
+
+
+def hash_settings(folder: Path) -> str:
+    """A hash over what decides, beside the weights, what a base model computes: its configuration and its own code.
+
+    Where the files were written, and by which release of transformers, is left out.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(file for pattern in SETTINGS for file in folder.glob(pattern)):
+        digest.update(f"{file.name}\n".encode())
+        digest.update(_decisive(file.read_bytes()) if file.suffix == ".json" else file.read_bytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _decisive(config: bytes) -> bytes:
+    values = {key: value for key, value in json.loads(config).items() if key not in PROVENANCE}
+    return json.dumps(values, sort_keys=True).encode()
 
 
 def _stamps(files: list[Path]) -> tuple[tuple[str, int, int], ...]:

@@ -31,6 +31,8 @@ EXPLODED = 2.0
 """The loss may rise to this many times what it was at the start …"""
 EXPLODED_NATS = 1.0
 """… and this much more, so that a loss near zero may rise a little."""
+LOW_NATS = 1.0
+"""A first loss below this may be that of a few easy rows; it counts as this much."""
 
 
 class Watch(TrainerCallback):
@@ -97,9 +99,12 @@ class Watch(TrainerCallback):
         self._last.append(loss)
         if len(self._first) < WINDOW:
             self._first.append(loss)
+        if len(self._last) < WINDOW:
             return
-        start, now = sum(self._first) / WINDOW, sum(self._last) / len(self._last)
-        if len(self._last) == WINDOW and now > EXPLODED * start + EXPLODED_NATS:
+        # the very first is from before any update: an explosion in the next steps raises the mean, and not this
+        start = min(max(self._first[0], LOW_NATS), sum(self._first) / len(self._first))
+        now = sum(self._last) / WINDOW
+        if now > EXPLODED * start + EXPLODED_NATS:
             raise TrainingError(
                 f"the loss exploded: {start:.2f} at the start, {now:.2f} at step {step}; lower training.learning_rate"
             )
