@@ -10,9 +10,10 @@ from tasks.index.store import IndexStore
 from tasks.lock import model_lock
 from tasks.promote import follow, moving
 from tasks.records import kind_of, number_of
-from tasks.register import VERDICT_TAG, VERSION_TAG, read_verdict
+from tasks.register import VERDICT_TAG, read_verdict
 from tasks.registry.connection import MlflowClient
 from tasks.registry.ledger import Pointers, was_ever_pointed_at
+from tasks.registry.marks import VERSION_TAG
 from tasks.registry.pointers import drop_dangling, pointers, settle
 from tasks.registry.runs import close_abandoned
 from tasks.registry.versions import get, list_versions, load_manifest, newest_tags

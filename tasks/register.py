@@ -21,13 +21,13 @@ from tasks.index.store import IndexStore
 from tasks.maintain import Maintained
 from tasks.records import IndexManifest, Night, Verdict, Version, known_fields, number_of
 from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.marks import VERSION_TAG
 from tasks.registry.runs import log, read_text
 from tasks.registry.versions import next_number
 from tasks.registry.versions import register as register_version
 from tasks.serving import ENTRY_POINT
 
 VERDICT_TAG = "tandem.verdict"
-VERSION_TAG = "tandem.version"
 VERDICT_FILE = "verdict.json"
 REPORT_FILE = "report.md"
 FAILED_FILE = "guardrails_failed.jsonl"
@@ -89,6 +89,7 @@ def register(
         config.name,
         night.run_id,
         asdict(manifest),
+        kind="index",
         number=number_of(manifest.tag),
         entry_point=ENTRY_POINT,
         requirements=[f"tandem=={installed('tandem')}"],

@@ -15,9 +15,10 @@ from tasks.config.choices import load_choice
 from tasks.config.settings import Home, find_home
 from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
 from tasks.records import AdapterManifest, Finetune, PreparedData, Trained, Verdict, Version, number_of
-from tasks.register import REPORT_FILE, VERDICT_FILE, VERDICT_TAG, VERSION_TAG, flat, git_commit
+from tasks.register import REPORT_FILE, VERDICT_FILE, VERDICT_TAG, flat, git_commit
 from tasks.registry.checkpoints import forget_checkpoint
 from tasks.registry.connection import connect
+from tasks.registry.marks import VERSION_TAG
 from tasks.registry.runs import log
 from tasks.registry.versions import next_number, register
 from tasks.training.base import fetch_base, hash_base, pin_base
@@ -78,6 +79,7 @@ def register_adapter(
         config.name,
         done.run_id,
         asdict(manifest),
+        kind="adapter",
         number=number_of(manifest.tag),
         entry_point=ENTRY_POINT,
         requirements=[f"tandem=={installed('tandem')}"],

@@ -17,8 +17,9 @@ from tasks.evaluation.routing import Routed
 from tasks.examine import Examined
 from tasks.guard import Guarded
 from tasks.records import Released, ReleaseManifest, Verdict, Version, number_of
-from tasks.register import FAILED_FILE, REPORT_FILE, VERDICT_FILE, VERDICT_TAG, VERSION_TAG, flat, git_commit
+from tasks.register import FAILED_FILE, REPORT_FILE, VERDICT_FILE, VERDICT_TAG, flat, git_commit
 from tasks.registry.connection import connect
+from tasks.registry.marks import VERSION_TAG
 from tasks.registry.runs import log
 from tasks.registry.versions import PART_TAG, register
 from tasks.releases import ENTRY_POINT
@@ -64,6 +65,7 @@ def register_release(
         config.name,
         done.run_id,
         asdict(manifest),
+        kind="release",
         number=number_of(manifest.tag),
         entry_point=ENTRY_POINT,
         requirements=[f"tandem=={installed('tandem')}"],

@@ -17,7 +17,8 @@ from tasks.maintain import Maintained
 from tasks.mend import Mended
 from tasks.progress import artifact_key
 from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict, number_of
-from tasks.register import VERDICT_TAG, VERSION_TAG
+from tasks.register import VERDICT_TAG
+from tasks.registry.marks import VERSION_TAG
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

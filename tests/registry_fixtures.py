@@ -40,6 +40,7 @@ def add_version(client: MlflowClient, name: str = "docs", **more: Any) -> Versio
         name,
         run_id,
         {"number": number},
+        kind="index",
         number=number,
         entry_point=ECHO,
         requirements=["tandem"],

@@ -30,14 +30,19 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 def connect(home: Home) -> MlflowClient:
     """A client for this home's MLflow; the embedded database is created at first use.
 
-    Raises RegistryError within seconds where a server does not answer.
+    What an older Tandem left there has its mark afterwards (see `adoption`). Raises RegistryError within seconds where
+    a server does not answer.
     """
+    from tasks.registry.adoption import adopt  # which reads by what stands below
+
     uri = home.tracking_uri
     with failures_explained(uri):
         reach(uri)
         if uri.startswith("sqlite:") and not database_of(uri).exists():
             _create_database(home, database_of(uri))
-        return MlflowClient(uri, uri)
+        client = MlflowClient(uri, uri)
+        adopt(client)
+        return client
 
 
 def registry(client: MlflowClient) -> ModelRegistryClient:
