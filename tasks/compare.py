@@ -13,8 +13,8 @@ from tasks.evaluation.golden import check_known, load_golden
 from tasks.index.embedding import embedder_fingerprint
 from tasks.index.store import IndexStore, has_table
 from tasks.records import DocumentState, Listing
+from tasks.registry.marks import STATE_TAG
 
-STATE_TAG = "tandem.state"
 GOLDEN_TAG = "tandem.golden"
 
 

@@ -16,6 +16,7 @@ from tasks.proof import prove
 from tasks.records import Move, Verdict, Version
 from tasks.registry import pointers
 from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.deleted import restore_ledger
 from tasks.registry.marks import check_ours
 
 SECONDS_TO_WAIT = 60
@@ -25,11 +26,12 @@ SECONDS_TO_WAIT = 60
 def moving(name: str, home: Home) -> Iterator[MlflowClient]:
     """MLflow, with nobody else of ours moving a pointer of this model.
 
-    Raises RegistryError where the model was made by somebody else.
+    The ledger is there, restored if it was deleted. Raises RegistryError where the model was made by somebody else.
     """
     with model_lock(home.locks, f"{name}.pointers", SECONDS_TO_WAIT):
         client = connect(home)
         check_ours(client, name)
+        restore_ledger(client)
         yield client
 
 

@@ -14,6 +14,8 @@ from tasks.adapters import ADAPTER_FILE, ENTRY_POINT
 from tasks.config.choices import load_choice
 from tasks.config.settings import Home, find_home
 from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
+from tasks.headline import of_finetune
+from tasks.judge import compared_score
 from tasks.records import AdapterManifest, Finetune, PreparedData, Trained, Verdict, Version, number_of
 from tasks.register import REPORT_FILE, VERDICT_FILE, VERDICT_TAG, flat, git_commit
 from tasks.registry.checkpoints import forget_checkpoint
@@ -59,6 +61,7 @@ def register_adapter(
 ) -> Version:
     """Log parameters, scores and report, and only then make the version appear."""
     client = connect(find_home())
+    headline = of_finetune(done, compared_score(config), config.dataset)
     marks = {"git.commit": git_commit(), VERDICT_TAG: verdict.decision}
     settings = config.model_dump(mode="json")
     log(
@@ -85,8 +88,8 @@ def register_adapter(
         requirements=[f"tandem=={installed('tandem')}"],
         params=PREDICT_PARAMS,
         files={ADAPTER_FILE: Path(trained.adapter)},
-        tags={VERSION_TAG: manifest.tag, **marks},
-        description=report[:5000],  # what MLflow keeps
+        tags={VERSION_TAG: manifest.tag, **marks, **headline.tags()},
+        description=headline.describe(report),
     )
     forget_checkpoint(client, done.run_id)
     return version

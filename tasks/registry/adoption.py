@@ -4,7 +4,7 @@ That it was done is kept in MLflow: a server full of others' models is not searc
 """
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, ViewType
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.tracing.client import TracingClient
 
@@ -17,6 +17,7 @@ from tasks.registry.marks import (
     KIND_TAG,
     NAME_TAG,
     artifact_location,
+    copied_from,
     experiment_id,
     search_experiments,
     search_models,
@@ -40,7 +41,7 @@ def adopt(client: MlflowClient) -> None:
     """Mark the experiments, models and versions of an older Tandem, if that was not done yet."""
     if client.tracking_uri in _DONE:
         return
-    if not client.search_experiments(max_results=1, filter_string=f"tags.`{MARKED_TAG}` != ''"):
+    if not client.search_experiments(ViewType.ALL, max_results=1, filter_string=f"tags.`{MARKED_TAG}` != ''"):
         _mark_all(client)
     _DONE.add(client.tracking_uri)
 
@@ -76,7 +77,11 @@ def _adopt_models(client: MlflowClient) -> None:
 
 def _adopt_model(client: MlflowClient, model: RegisteredModel) -> list[str]:
     """Mark a model and its versions if they are ours; the parts of those that are releases."""
-    read = [(version, _manifest(client, version)) for version in search_versions(client, model.name)]
+    read = [
+        (version, _manifest(client, version))
+        for version in search_versions(client, model.name)
+        if copied_from(version) is None
+    ]
     own = [version for version, manifest in read if manifest or _has_own_tag(version.tags)]
     if not own and not _has_own_tag(model.tags) and (read or not _is_known(client, model.name)):
         return []

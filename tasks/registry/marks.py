@@ -3,6 +3,8 @@
 A model, a version and an experiment without the mark belong to somebody else: they are neither listed nor changed.
 """
 
+import re
+
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, ViewType
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -18,8 +20,11 @@ NAME_TAG = "tandem.name"
 """Of a model: its name in the configuration. MLflow's page can rename a model."""
 VERSION_TAG = "tandem.version"
 """Of a version: the Lance tag of its number. Versions had it before they had the mark."""
+STATE_TAG = "tandem.state"
+"""Of a version of an index: its table, its state there, and what it was made with. Of a release: its parts."""
 EXPERIMENT_TAG = "tandem.experiment"
 """Of an experiment: the name by which Tandem knows it."""
+COPIED = re.compile(r"models:/(?P<name>[^/]+)/(?P<number>\d+)")
 ONLY_OURS = f"tag.`{KIND_TAG}` != ''"
 BESIDE = "tandem-{}"
 """What an experiment of ours is called where somebody else has one of its name."""
@@ -27,7 +32,23 @@ BESIDE = "tandem-{}"
 
 def is_ours(version: ModelVersion) -> bool:
     """Whether Tandem made a version of a model of its own; people may write versions of our prompts in MLflow."""
-    return KIND_TAG in version.tags or VERSION_TAG in version.tags or is_prompt(version)
+    return is_prompt(version) or (has_mark(version) and copied_from(version) is None)
+
+
+def has_mark(version: ModelVersion) -> bool:
+    return KIND_TAG in version.tags or VERSION_TAG in version.tags
+
+
+def copied_from(version: ModelVersion) -> tuple[str, int] | None:
+    """Name and number of the version of which MLflow's "Promote model" made this one; None where it made none."""
+    found = COPIED.fullmatch(version.source or "")
+    return (found["name"], int(found["number"])) if found else None
+
+
+def kind_of_model(client: MlflowClient, name: str) -> str:
+    """What its mark says; empty where it has none."""
+    model = find_model(client, name)
+    return model.tags.get(KIND_TAG, "") if model else ""
 
 
 def own_models(client: MlflowClient) -> list[RegisteredModel]:
@@ -57,13 +78,30 @@ def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
 
 @explained
 def check_ours(client: MlflowClient, name: str) -> None:
-    """Raise RegistryError where a model of this name was made by somebody else."""
+    """Raise RegistryError where a model of this name was made by somebody else, or has another name now."""
     model = find_model(client, name)
+    if model is None and (now := renamed(client).get(name)):
+        raise RegistryError(f"{was_renamed(name, now)}: {after_renaming(now)}")
     if model and KIND_TAG not in model.tags:
         raise RegistryError(
             f"the model {name} in MLflow was not made by Tandem, so it is left alone: give yours another name in its "
             "configuration"
         )
+
+
+def renamed(client: MlflowClient) -> dict[str, str]:
+    """What the models are called now that somebody renamed in MLflow, by the names that they had before."""
+    names = {model.name: model.tags.get(NAME_TAG, model.name) for model in own_models(client)}
+    return {before: now for now, before in names.items() if before not in names}
+
+
+def was_renamed(name: str, now: str) -> str:
+    return f"{name} was renamed {now} in MLflow"
+
+
+def after_renaming(now: str) -> str:
+    """What to do about it."""
+    return f"rename it back there, or write `name: {now}` in its configuration"
 
 
 def own_experiments(client: MlflowClient, names: str = "%", view: int = ViewType.ACTIVE_ONLY) -> list[Experiment]:
@@ -88,9 +126,12 @@ def find_experiment(client: MlflowClient, name: str, view: int = ViewType.ACTIVE
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """The id of Tandem's experiment of this name, which is made where it is missing."""
+    """The id of Tandem's experiment of this name, which is made where it is missing, and restored where deleted."""
     if found := find_experiment(client, name):
         return found.experiment_id
+    if deleted := find_experiment(client, name, ViewType.DELETED_ONLY):
+        client.restore_experiment(deleted.experiment_id)
+        return deleted.experiment_id
     return _make_experiment(client, name, name) or _make_experiment(client, name, BESIDE.format(name)) or _taken(name)
 
 

@@ -175,6 +175,13 @@ def releases_with(client: MlflowClient, name: str, number: int) -> list[tuple[st
 
 
 @explained
+def is_part_of_live(client: MlflowClient, name: str) -> bool:
+    """Whether a release that is live has a version of this model as a part."""
+    releases = (release for part, release in _parts(client) if part.partition("@")[0] == name)
+    return any(pointers(client, release.name).champion == int(release.version) for release in releases)
+
+
+@explained
 def keep(client: MlflowClient, name: str, number: int, *, by: str, reason: str) -> None:
     """Protect a version from deletion until its tag ``tandem.keep`` is removed."""
     get(client, name, number)

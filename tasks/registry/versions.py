@@ -4,6 +4,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,19 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSp
 from tasks.errors import RegistryError
 from tasks.records import Version
 from tasks.registry.connection import explained, registry
-from tasks.registry.marks import KIND_TAG, NAME_TAG, check_ours, find_model, is_ours, own_models
+from tasks.registry.marks import (
+    KIND_TAG,
+    NAME_TAG,
+    STATE_TAG,
+    VERSION_TAG,
+    check_ours,
+    copied_from,
+    find_model,
+    is_ours,
+    own_models,
+    renamed,
+    was_renamed,
+)
 from tasks.registry.prompts import ONLY_PROMPTS, Turn, is_prompt, turns_of
 from tasks.registry.runs import read_artifact
 
@@ -27,6 +40,17 @@ LAST_NUMBER_TAG = "tandem.last_number"
 PART_TAG = "tandem.part."
 """What the tags of a release begin with that name its parts: ``tandem.part.index`` = ``samples@3``."""
 TYPES = {str: DataType.string, int: DataType.long, float: DataType.double, bool: DataType.boolean}
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A version that is a copy of another one."""
+
+    into: str
+    number: int
+    name: str
+    """Of the model that it was copied from."""
+    of: int
 
 
 @explained
@@ -72,7 +96,8 @@ def register(
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
     every_tag = {KIND_TAG: kind} | {key: str(value) for key, value in (tags or {}).items()}
     version = client.create_model_version(name, source, run_id, tags=every_tag, description=description)
-    registry(client).set_registered_model_tag(name, LAST_NUMBER_TAG, version.version)
+    for tag, value in ((LAST_NUMBER_TAG, version.version), (NAME_TAG, name)):
+        registry(client).set_registered_model_tag(name, tag, value)
     if int(version.version) != number:
         registry(client).delete_model_version(name, version.version)
         raise RegistryError(
@@ -179,16 +204,43 @@ def own_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 def search_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     """Every version of a model or prompt, whoever registered it, oldest first, over all pages."""
-    order = ["version_number ASC"]
     for query in _queries(name):
-        page = client.search_model_versions(query, order_by=order)
-        versions = list(page)
-        while page.token:
-            page = client.search_model_versions(query, order_by=order, page_token=page.token)
-            versions += page
-        if versions:
+        if versions := _search(client, query):
             return versions
     return []
+
+
+def _search(client: MlflowClient, query: str) -> list[ModelVersion]:
+    order = ["version_number ASC"]
+    page = client.search_model_versions(query, order_by=order)
+    versions = list(page)
+    while page.token:
+        page = client.search_model_versions(query, order_by=order, page_token=page.token)
+        versions += page
+    return versions
+
+
+@explained
+def tags_in(client: MlflowClient, table: str) -> set[str]:
+    """The Lance tags of all versions in a table, under whatever name they are registered now."""
+    index = table.rpartition("-")[0]
+    named = _search(client, f"tag.`{STATE_TAG}` LIKE '{table}@%'")
+    unsaid = [version for version in own_versions(client, index) if STATE_TAG not in version.tags]
+    return {version.tags.get(VERSION_TAG, f"v{version.version}") for version in (*named, *unsaid)}
+
+
+@explained
+def copies(client: MlflowClient) -> list[Copy]:
+    """The versions that MLflow's "Promote model" copied of ours, into whichever model."""
+    marked = _search(client, f"tag.`{KIND_TAG}` != ''")
+    found = [(version, source) for version in marked if (source := copied_from(version))]
+    return [Copy(version.name, int(version.version), *source) for version, source in found]
+
+
+@explained
+def is_registered(client: MlflowClient, run_id: str) -> bool:
+    """Whether any version of any model has its files in this run, whoever registered it."""
+    return bool(client.search_model_versions(f"run_id = '{run_id}'", max_results=1))
 
 
 def parts_of(version: ModelVersion) -> list[str]:
@@ -213,7 +265,9 @@ def _get(client: MlflowClient, name: str, which: int | str) -> ModelVersion:
     version = _find(client, name, which)
     if version is None:
         numbers = [str(known.number) for known in list_versions(client, name)]
-        known = f"it has {', '.join(numbers)}" if numbers else "nothing is registered under that name"
+        now = renamed(client).get(name)
+        unknown = was_renamed(name, now) if now else "nothing is registered under that name"
+        known = f"it has {', '.join(numbers)}" if numbers else unknown
         raise RegistryError(f"{name} has no version {which}: {known}")
     return version
 
