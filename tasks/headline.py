@@ -57,9 +57,8 @@ def today() -> str:
 def of_night(night: Night, documents: int, metric: str) -> Headline:
     passages = night.counts.get("passages in the index", 0)
     now, before = night.scores.get(metric), night.champion_scores.get(metric)
-    return Headline(
-        night.decision, metric, now, before, f"{_count(documents, 'document')}, {_count(passages, 'passage')}"
-    )
+    made_of = f"{_count(documents, 'document')}, {_count(passages, 'passage')}"
+    return Headline(night.decision, metric, now, before, made_of)
 
 
 def of_finetune(done: Finetune, metric: str, dataset: str) -> Headline:

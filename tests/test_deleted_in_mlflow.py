@@ -108,7 +108,7 @@ def test_that_nothing_is_live_is_told_until_a_version_is_put_live(
     assert tandem("doctor", "--json").json["findings"] == [finding]
     assert finding in tandem("status", "--json").json["issues"]
     if damage is delete_alias:
-        config = write_config(tmp_path, {"golden": golden_of_nights(), "gate": {"min_queries": 10}})
+        config = write_config(tmp_path, {"golden": str(golden_of_nights()), "gate": {"min_queries": 10}})
         night = tandem("reindex", config, "--json")
         assert (night.status, night.json["decision"]) == (1, "hold")
         assert night.json["reasons"][0] == f"Nothing is live. To put a version live: {remedy}."

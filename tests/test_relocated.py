@@ -38,7 +38,7 @@ def copy(home_of_nights: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def config(tmp_path: Path) -> Path:
     """Of the nights, with another rule, so that a new version is made."""
     gate = {"min_queries": 10}
-    return write_config(tmp_path, {"golden": golden_of_nights(), "gate": gate, "chunking": {"max_tokens": 150}})
+    return write_config(tmp_path, {"golden": str(golden_of_nights()), "gate": gate, "chunking": {"max_tokens": 150}})
 
 
 def contents(home: Home) -> dict[Path, bytes]:

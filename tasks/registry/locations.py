@@ -50,10 +50,22 @@ def roots_elsewhere(home: Home) -> list[Path]:
     """The roots of the homes in which experiments lie that should lie in this one."""
     if not database_of_home(home).exists():
         return []
-    with closing(sqlite3.connect(database_of_home(home), timeout=60)) as database:
-        experiments = database.execute("SELECT name, experiment_id, artifact_location FROM experiments").fetchall()
+    experiments = _experiments(database_of_home(home))
     roots = {root for name, number, at in experiments if (root := _root_of(at or "", {str(name), str(number)}))}
     return sorted(root for root in roots if not _is_same(root, home.root))
+
+
+def _experiments(database: Path) -> list[tuple[str, int, str | None]]:
+    """Name, id and location; none in a file of somebody else's, of which MLflow says what is wrong."""
+    try:
+        with closing(sqlite3.connect(database, timeout=60)) as opened:
+            if not opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+                return []
+            return opened.execute("SELECT name, experiment_id, artifact_location FROM experiments").fetchall()
+    except sqlite3.OperationalError as error:
+        raise RegistryError(f"MLflow's database {database} cannot be read: {error}") from error
+    except sqlite3.DatabaseError:
+        return []
 
 
 def _root_of(location: str, names: set[str]) -> Path | None:

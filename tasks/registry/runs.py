@@ -200,7 +200,8 @@ def read_metrics(client: MlflowClient, run_id: str) -> dict[str, float]:
 def read_run(client: MlflowClient, run_id: str) -> Ran:
     """What a run came to."""
     run = client.get_run(run_id)
-    return _ran(run, client.get_experiment(run.info.experiment_id).tags[EXPERIMENT_TAG])
+    experiment = client.get_experiment(run.info.experiment_id)
+    return _ran(run, experiment.tags.get(EXPERIMENT_TAG, experiment.name))
 
 
 @explained
