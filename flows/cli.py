@@ -398,8 +398,10 @@ def up(
     """Start MLflow, Prefect, a worker for each work pool and the deployments here; what runs already stays."""
     from tasks.config.deployments import DeploymentsConfig
     from tasks.config.loading import load_config
+    from tasks.registry.locations import check_locations
     from tasks.services import up as start
 
+    check_locations(find_home())
     loaded = load_config(config, DeploymentsConfig)
     services = start(find_home(), loaded, ROOT, {"mlflow": mlflow_port, "prefect": prefect_port})
     rows = _service_rows(services)
@@ -437,18 +439,22 @@ def watch() -> None:
 @app.command()
 def status(as_json: Json = False) -> None:
     """What is live, what waits, what is held; whether the services of `tandem up` run, and the schedules work."""
+    from tasks.doctor import nothing_live
+    from tasks.headline import page_of
     from tasks.registry.connection import connect
     from tasks.registry.pointers import pointers
     from tasks.registry.versions import list_names
 
     services = _service_rows(read_services(find_home()))
     schedules, issues = _schedules()
+    client = connect(find_home())
+    issues += nothing_live(client)
     if not as_json:
         print_services(services)
         print_schedules(schedules, issues)
-    client = connect(find_home())
     rows = [{"name": name, **asdict(pointers(client, name))} for name in list_names(client)]
-    columns = ["name", "champion", "candidate", "previous", "hold"]
+    rows = [row | {"page": page_of(row["name"], row["champion"] or row["candidate"], find_home())} for row in rows]
+    columns = ["name", "champion", "candidate", "previous", "hold", "page"]
     _show(
         as_json,
         {
@@ -616,6 +622,15 @@ def mend(name: Name, as_json: Json = False) -> None:
 
     done = mend_all(name, find_home())
     _show(as_json, {"done": done}, lambda: print("\n".join(done) or "Nothing to mend."))
+
+
+@app.command()
+def relocate(as_json: Json = False) -> None:
+    """Once this home was copied, moved or restored elsewhere: let its records name its own files."""
+    from tasks.relocate import relocate as move
+
+    done = move(find_home())
+    _show(as_json, {"done": done}, lambda: print("\n".join(done) or "Everything lies in this home."))
 
 
 @app.command()
@@ -791,6 +806,9 @@ def _keys_file(config: Path | None) -> Path:
 def _run(call: Callable[[], Result]) -> Result:
     """Run what needs Prefect."""
     from tasks.databases import prepare_prefect_home
+    from tasks.registry.locations import check_locations
+
+    check_locations(find_home())
 
     prepare_prefect_home()
     url = os.environ.get("PREFECT_API_URL", "")

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from prefect import flow
 
-from tasks.compare import STATE_TAG
 from tasks.compose import compose, state_of
 from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import Home, find_home
@@ -17,6 +16,7 @@ from tasks.promote import follow_verdict
 from tasks.records import Released, ReleaseManifest
 from tasks.register import keep_report
 from tasks.register_release import register_release
+from tasks.registry.marks import STATE_TAG
 from tasks.report_release import publish, summarise, summarise_unchanged, write_report
 from tasks.route import route
 from tasks.timing import timed

@@ -13,6 +13,7 @@ from tasks.evaluation.golden import check_known, load_golden
 from tasks.index.embedding import embedder_fingerprint
 from tasks.index.store import IndexStore, has_table
 from tasks.records import DocumentState, Listing
+from tasks.registry.marks import STATE_TAG
 
 NOT_OF_THE_CONTENT: Any = {
     "promote": True,
@@ -21,7 +22,6 @@ NOT_OF_THE_CONTENT: Any = {
     "sources": {"__all__": {"token_env"}},
 }
 """Settings that change nothing of what is indexed."""
-STATE_TAG = "tandem.state"
 GOLDEN_TAG = "tandem.golden"
 
 

@@ -8,14 +8,16 @@ from tasks.adapters import ADAPTER_FILE
 from tasks.config.settings import Home
 from tasks.errors import RegistryError, StoreError, TandemError
 from tasks.index.store import IndexStore, list_foreign_tables, list_tables
+from tasks.neglected import examine_copies, examine_deleted, examine_ledger, is_nothing_live
 from tasks.proof import prove
 from tasks.records import Trouble, kind_of, manifest_fields, number_of
 from tasks.registry import ledger
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.ledger import Entry, Pointers, made
+from tasks.registry.marks import after_renaming, renamed, was_renamed
 from tasks.registry.pointers import ALIASES, pointers, releases_with
 from tasks.registry.runs import MODEL_TAG, abandoned, running_with
-from tasks.registry.versions import has_file, list_names, list_versions, load_manifest
+from tasks.registry.versions import has_file, list_names, list_versions, load_manifest, tags_in
 
 BUILD = "tandem reindex, sft, dpo or release CONF, whichever made it, to build a new version"
 
@@ -23,14 +25,14 @@ BUILD = "tandem reindex, sft, dpo or release CONF, whichever made it, to build a
 def examine(home: Home) -> list[Trouble]:
     """Every model that is registered, or of which anything was left; nothing is changed."""
     client = connect(home)
-    registered = list_names(client)
+    registered, elsewhere = list_names(client), renamed(client)
     of_tables = (table.rpartition("-")[0] for table in list_tables(home.lancedb))
-    names = {*registered, *ledger.names(client), *running_with(client, MODEL_TAG).values(), *of_tables}
-    return [
-        trouble
-        for name in sorted(names)
-        for trouble in (_examine(client, name, home) if name in registered else _examine_rest(client, name, home))
-    ]
+    left = {*ledger.names(client), *running_with(client, MODEL_TAG).values(), *of_tables} - {*registered, *elsewhere}
+    found = {name: _examine(client, name, home) for name in registered}
+    found |= {name: _examine_rest(client, name, home) for name in left}
+    told = [Trouble(was_renamed(name, now), after_renaming(now)) for name, now in sorted(elsewhere.items())]
+    told += [*examine_ledger(client, registered), *examine_copies(client)]
+    return [*told, *(trouble for name in sorted(found) for trouble in found[name])]
 
 
 def left_alone(home: Home) -> list[str]:
@@ -47,6 +49,8 @@ def _examine(client: MlflowClient, name: str, home: Home) -> Iterator[Trouble]:
     others = _once_live(client, name, moves, now.champion)
     if moves:
         yield from _compare_with_ledger(name, now, moves[0].after, others)
+    if now.champion is None and not (moves and moves[0].after.champion) and is_nothing_live(client, name):
+        yield _nothing_live(client, name)
     numbers = [version.number for version in list_versions(client, name)]
     for pointer in ALIASES:
         number = getattr(now, pointer)
@@ -59,6 +63,7 @@ def _examine(client: MlflowClient, name: str, home: Home) -> Iterator[Trouble]:
         if number not in now.aliases:
             yield from _examine_unpointed(client, name, number)
     yield from _examine_traces_of_work(client, name, home)
+    yield from examine_deleted(client, name)
 
 
 def _examine_rest(client: MlflowClient, name: str, home: Home) -> Iterator[Trouble]:
@@ -124,19 +129,14 @@ def find_parts(client: MlflowClient, name: str, manifest: Mapping[str, Any]) -> 
 
 def stray_tags(client: MlflowClient, name: str, home: Home) -> dict[str, list[str]]:
     """By table of this index: the tags that no registered version goes by."""
-    known = tags_of(client, name)
-    of_table = {table: IndexStore.open(home.lancedb, table).tags().keys() for table in tables_of(name, home)}
-    return {table: sorted(tags - known) for table, tags in of_table.items() if tags - known}
+    stores = {table: IndexStore.open(home.lancedb, table) for table in tables_of(name, home)}
+    stray = {table: sorted(store.tags().keys() - tags_in(client, table)) for table, store in stores.items()}
+    return {table: tags for table, tags in stray.items() if tags}
 
 
 def tables_of(name: str, home: Home) -> list[str]:
     """The tables that the nights of this index write to: one for each embedder."""
     return list_tables(home.lancedb, name)
-
-
-def tags_of(client: MlflowClient, name: str) -> set[str]:
-    """The tags of all registered versions of an index."""
-    return {f"v{version.number}" for version in list_versions(client, name)}
 
 
 def _compare_with_ledger(name: str, now: Pointers, known: Pointers, others: list[int]) -> Iterator[Trouble]:
@@ -157,6 +157,23 @@ def _compare_with_ledger(name: str, now: Pointers, known: Pointers, others: list
             f"{name}: MLflow says {now.hold or 'not held'}, the ledger {known.hold or 'not held'}: changed by hand",
             f"tandem mend {name}",
         )
+
+
+def nothing_live(client: MlflowClient) -> list[Trouble]:
+    """Every model that has versions of which none is live, and one should be."""
+    return [_nothing_live(client, name) for name in list_names(client) if is_nothing_live(client, name)]
+
+
+def _nothing_live(client: MlflowClient, name: str) -> Trouble:
+    return Trouble(f"{name}: nothing is live", what_to_promote(client, name))
+
+
+def what_to_promote(client: MlflowClient, name: str) -> str:
+    """The command that puts a version live again where nothing is live; empty where all is well."""
+    if not is_nothing_live(client, name):
+        return ""
+    waits = pointers(client, name).candidate
+    return _go_live(name, [waits] if waits else _once_live(client, name, made(client, name), None))
 
 
 def _examine_version(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.config.settings import Home
-from tasks.doctor import tables_of, tags_of
+from tasks.doctor import tables_of
 from tasks.errors import RefusedError
 from tasks.index.store import IndexStore
 from tasks.lock import model_lock
@@ -19,7 +19,7 @@ from tasks.register import REPORT_FILE, VERDICT_TAG
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.pointers import delete_version, held, protected
 from tasks.registry.removal import empty_run, runs_without_version
-from tasks.registry.versions import get, list_versions
+from tasks.registry.versions import get, list_versions, tags_in
 
 
 def collect_versions(name: str, keep: int, dry_run: bool, home: Home) -> dict[str, Any]:
@@ -73,9 +73,9 @@ def _remove(name: str, numbers: Collection[int], home: Home, unless_held: bool =
     today = datetime.now(UTC).date().isoformat()
     for run_id in runs_without_version(client, name, VERDICT_TAG):
         empty_run(client, run_id, REPORT_FILE, f"its version was removed on {today}")
-    return sum(_prune(client, name, table, home) for table in tables_of(name, home))
+    return sum(_prune(client, table, home) for table in tables_of(name, home))
 
 
-def _prune(client: MlflowClient, name: str, table: str, home: Home) -> int:
+def _prune(client: MlflowClient, table: str, home: Home) -> int:
     store = IndexStore.open(home.lancedb, table)
-    return store.collect(store.tags().keys() & tags_of(client, name))
+    return store.collect(store.tags().keys() & tags_in(client, table))

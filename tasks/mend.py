@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tasks.config.settings import Home
-from tasks.doctor import is_protected, stray_tags
+from tasks.doctor import is_protected, stray_tags, what_to_promote
 from tasks.errors import TandemError
 from tasks.index.store import IndexStore
 from tasks.lock import model_lock
 from tasks.promote import follow, moving
 from tasks.records import kind_of, number_of
-from tasks.register import VERDICT_TAG, VERSION_TAG, read_verdict
-from tasks.registry.connection import MlflowClient
+from tasks.register import VERDICT_TAG, read_verdict
+from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.deleted import restore_deleted, restore_ledger
 from tasks.registry.ledger import Pointers, was_ever_pointed_at
+from tasks.registry.marks import VERSION_TAG
 from tasks.registry.pointers import drop_dangling, pointers, settle
 from tasks.registry.runs import close_abandoned
 from tasks.registry.versions import get, list_versions, load_manifest, newest_tags
@@ -27,6 +29,8 @@ class Mended:
     newest: Mapping[str, str]
     """The tags of the newest registered version; none where there is none."""
     live: int | None
+    remedy: str = ""
+    """The command that puts a version live, where nothing is live."""
 
 
 def mend(name: str, home: Home) -> Mended:
@@ -36,14 +40,15 @@ def mend(name: str, home: Home) -> Mended:
         RegistryError: MLflow does not answer; better now than after an hour of embedding.
     """
     with moving(name, home) as client:
-        done = [f"closed the MLflow run {run_id}: no process worked on it" for run_id in close_abandoned(client, name)]
+        done = restore_deleted(client, name)
+        done += [f"closed the MLflow run {run_id}: no process worked on it" for run_id in close_abandoned(client, name)]
         done += [f"took away {what}, which pointed at a version that is gone" for what in drop_dangling(client, name)]
         done += [f"{m.what} {m.before} → {m.after}: {m.reason} ({m.by})" for m in settle(client, name)]
         newest = newest_tags(client, name)
         now = pointers(client, name)
         if left := list(_follow_last_verdict(client, name, newest, now)):
             now = pointers(client, name)
-        return Mended((*done, *left), newest, now.champion)
+        return Mended((*done, *left), newest, now.champion, what_to_promote(client, name))
 
 
 def _follow_last_verdict(client: MlflowClient, name: str, newest: Mapping[str, str], now: Pointers) -> Iterator[str]:
@@ -67,9 +72,10 @@ def _follow_last_verdict(client: MlflowClient, name: str, newest: Mapping[str, s
 def mend_all(name: str, home: Home) -> list[str]:
     """Everything `mend` does; and every version of an index has its tag in the table, and every tag its version."""
     with model_lock(home.locks, name, 0):
+        ledger = restore_ledger(connect(home))
         mended = mend(name, home)
         with moving(name, home) as client:
-            return [*mended.done, *protect_versions(client, name), *_untag(client, name, home)]
+            return [*ledger, *mended.done, *protect_versions(client, name), *_untag(client, name, home)]
 
 
 def protect_versions(client: MlflowClient, name: str) -> Iterator[str]:

@@ -16,15 +16,23 @@ from tasks.proof import prove
 from tasks.records import Move, Verdict, Version
 from tasks.registry import pointers
 from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.deleted import restore_ledger
+from tasks.registry.marks import check_ours
 
 SECONDS_TO_WAIT = 60
 
 
 @contextmanager
 def moving(name: str, home: Home) -> Iterator[MlflowClient]:
-    """MLflow, with nobody else of ours moving a pointer of this model."""
+    """MLflow, with nobody else of ours moving a pointer of this model.
+
+    The ledger is there, restored if it was deleted. Raises RegistryError where the model was made by somebody else.
+    """
     with model_lock(home.locks, f"{name}.pointers", SECONDS_TO_WAIT):
-        yield connect(home)
+        client = connect(home)
+        check_ours(client, name)
+        restore_ledger(client)
+        yield client
 
 
 @task(name="follow verdict", task_run_name="{verdict.decision} {version.name} v{version.number}")

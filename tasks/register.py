@@ -11,23 +11,24 @@ from typing import Any
 import yaml
 from prefect import task
 
-from tasks.compare import GOLDEN_TAG, STATE_TAG, Work, state_of
+from tasks.compare import GOLDEN_TAG, Work, state_of
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home, find_home, find_path
 from tasks.evaluate import Evaluation
 from tasks.evaluation.report import plot_scores
+from tasks.headline import of_night
 from tasks.index.embedding import resolve
 from tasks.index.store import IndexStore
 from tasks.maintain import Maintained
 from tasks.records import IndexManifest, Night, Verdict, Version, known_fields, number_of
 from tasks.registry.connection import MlflowClient, connect
+from tasks.registry.marks import STATE_TAG, VERSION_TAG
 from tasks.registry.runs import log, read_text
 from tasks.registry.versions import next_number
 from tasks.registry.versions import register as register_version
 from tasks.serving import ENTRY_POINT
 
 VERDICT_TAG = "tandem.verdict"
-VERSION_TAG = "tandem.version"
 VERDICT_FILE = "verdict.json"
 REPORT_FILE = "report.md"
 FAILED_FILE = "guardrails_failed.jsonl"
@@ -67,6 +68,7 @@ def register(
     """Log scores, parameters, report and configuration; tag the table; and only then make the version appear."""
     home = find_home()
     client = connect(home)
+    headline = of_night(night, manifest.documents, config.gate.metric)
     marks = {"git.commit": git_commit(), VERDICT_TAG: night.decision}
     log(
         client,
@@ -89,6 +91,7 @@ def register(
         config.name,
         night.run_id,
         asdict(manifest),
+        kind="index",
         number=number_of(manifest.tag),
         entry_point=ENTRY_POINT,
         requirements=[f"tandem=={installed('tandem')}"],
@@ -98,8 +101,9 @@ def register(
             GOLDEN_TAG: night.golden,
             VERSION_TAG: manifest.tag,
             **marks,
+            **headline.tags(),
         },
-        description=report[:5000],  # what MLflow keeps
+        description=headline.describe(report),
     )
 
 

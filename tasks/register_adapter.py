@@ -14,10 +14,13 @@ from tasks.adapters import ADAPTER_FILE, ENTRY_POINT
 from tasks.config.choices import load_choice
 from tasks.config.settings import Home, find_home
 from tasks.config.training import BaseModelConfig, DpoConfig, SftConfig
+from tasks.headline import of_finetune
+from tasks.judge import compared_score
 from tasks.records import AdapterManifest, Finetune, PreparedData, Trained, Verdict, Version, number_of
-from tasks.register import REPORT_FILE, VERDICT_FILE, VERDICT_TAG, VERSION_TAG, flat, git_commit
+from tasks.register import REPORT_FILE, VERDICT_FILE, VERDICT_TAG, flat, git_commit
 from tasks.registry.checkpoints import forget_checkpoint
 from tasks.registry.connection import connect
+from tasks.registry.marks import VERSION_TAG
 from tasks.registry.runs import log
 from tasks.registry.versions import next_number, register
 from tasks.training.base import fetch_base, hash_around, hash_base, hash_settings, pin_base
@@ -61,6 +64,7 @@ def register_adapter(
 ) -> Version:
     """Log parameters, scores and report, and only then make the version appear."""
     client = connect(find_home())
+    headline = of_finetune(done, compared_score(config), config.dataset)
     marks = {"git.commit": git_commit(), VERDICT_TAG: verdict.decision}
     settings = config.model_dump(mode="json")
     log(
@@ -81,13 +85,14 @@ def register_adapter(
         config.name,
         done.run_id,
         asdict(manifest),
+        kind="adapter",
         number=number_of(manifest.tag),
         entry_point=ENTRY_POINT,
         requirements=[f"tandem=={installed('tandem')}"],
         params=PREDICT_PARAMS,
         files={ADAPTER_FILE: Path(trained.adapter)},
-        tags={VERSION_TAG: manifest.tag, **marks},
-        description=report[:5000],  # what MLflow keeps
+        tags={VERSION_TAG: manifest.tag, **marks, **headline.tags()},
+        description=headline.describe(report),
     )
     forget_checkpoint(client, done.run_id)
     return version

@@ -9,16 +9,18 @@ from typing import Any
 import yaml
 from prefect import task
 
-from tasks.compare import STATE_TAG
 from tasks.compose import state_of
 from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import find_home
+from tasks.evaluation.releases import RIGHT
 from tasks.evaluation.routing import Routed
 from tasks.examine import Examined
 from tasks.guard import Guarded
+from tasks.headline import of_release
 from tasks.records import Released, ReleaseManifest, Verdict, Version, number_of
-from tasks.register import FAILED_FILE, REPORT_FILE, VERDICT_FILE, VERDICT_TAG, VERSION_TAG, flat, git_commit
+from tasks.register import FAILED_FILE, REPORT_FILE, VERDICT_FILE, VERDICT_TAG, flat, git_commit
 from tasks.registry.connection import connect
+from tasks.registry.marks import STATE_TAG, VERSION_TAG
 from tasks.registry.runs import log
 from tasks.registry.versions import PART_TAG, register
 from tasks.releases import ENTRY_POINT
@@ -41,6 +43,7 @@ def register_release(
 ) -> Version:
     """Log parts, scores, answers and report, and only then make the version appear."""
     client = connect(find_home())
+    headline = of_release(done, RIGHT)
     marks = {"git.commit": git_commit(), VERDICT_TAG: verdict.decision}
     settings = config.model_dump(mode="json")
     answers = [asdict(case.answer) | {"answerable": case.answerable, "right": case.right} for case in examined.cases]
@@ -64,6 +67,7 @@ def register_release(
         config.name,
         done.run_id,
         asdict(manifest),
+        kind="release",
         number=number_of(manifest.tag),
         entry_point=ENTRY_POINT,
         requirements=[f"tandem=={installed('tandem')}"],
@@ -72,9 +76,10 @@ def register_release(
             VERSION_TAG: manifest.tag,
             STATE_TAG: state_of(config, manifest),
             **marks,
+            **headline.tags(),
             **{f"{PART_TAG}{kind}": part for kind, part in done.parts.items()},
         },
-        description=report[:5000],  # what MLflow keeps
+        description=headline.describe(report),
     )
 
 

@@ -13,11 +13,13 @@ from tasks.evaluate import Evaluation
 from tasks.evaluation.report import scores_table
 from tasks.evaluation.retrieval import RetrievalScores
 from tasks.figures import data_url
+from tasks.headline import page_of
 from tasks.maintain import Maintained
 from tasks.mend import Mended
 from tasks.progress import artifact_key
 from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict, number_of
-from tasks.register import VERDICT_TAG, VERSION_TAG
+from tasks.register import VERDICT_TAG
+from tasks.registry.marks import VERSION_TAG
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,13 +70,15 @@ def summarise(
 def summarise_quiet(name: str, work: Work, mended: Mended, seconds: dict[str, float]) -> Night:
     """A night without anything to do; what held the last version still holds it."""
     held, live = work.changes.held, mended.live
+    lost = (f"Nothing is live. To put a version live: {mended.remedy}.",) if mended.remedy else ()
     number = number_of(mended.newest[VERSION_TAG])
     state = f"Live is version {live}" if live else "Nothing is live"
     behind = [f"{state}; the verdict on the newest version, {number}, was {mended.newest[VERDICT_TAG]}."]
     return Night(
         index=name,
-        decision="hold" if held else "unchanged",
+        decision="hold" if held or lost else "unchanged",
         reasons=(
+            *lost,
             *(held or ("Sources, configuration and golden queries are as they were.",)),
             *(behind if number != live else ()),
         ),
@@ -148,11 +152,13 @@ def show_report(
         return
     for file, figure in (figures or {}).items():
         report = report.replace(f"({file})", f"({data_url(figure)})")
+    page = page_of(name, version, home) if run_id else ""
     where = f"\n\nMLflow ({home.tracking_uri}): experiment `{experiment}`, run `{run_id}`\n" if run_id else ""
+    where += f"\n[{name} version {version} in MLflow]({page})\n" if page else ""
     create_markdown_artifact(report + where, key=artifact_key(flow, name), description=f"{name}: {decision}")
-    if version and run_id and home.tracking_uri.startswith("http"):
+    if page:
         create_link_artifact(
-            f"{home.tracking_uri}/#/models/{name}/versions/{version}",
+            page,
             link_text=f"{name} version {version} in MLflow",
             key=artifact_key("mlflow", name),
             description=f"{name} version {version} in MLflow's registry",

@@ -14,7 +14,8 @@ from tasks.guard import Guarded
 from tasks.mend import Mended
 from tasks.promote import is_to_wait
 from tasks.records import Released, ReleaseManifest, Verdict, number_of
-from tasks.register import FAILED_FILE, VERDICT_TAG, VERSION_TAG
+from tasks.register import FAILED_FILE, VERDICT_TAG
+from tasks.registry.marks import VERSION_TAG
 from tasks.report import VERDICTS, markdown_table, show_report, table_of
 from tasks.report_adapter import HOW_TO_APPROVE
 

@@ -43,13 +43,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 @pytest.fixture
 def ready_home(home: Home) -> Home:
     """A home whose MLflow database is there already, to save the seconds of making it."""
-    import shutil
-
     from tests.registry_fixtures import empty_home
 
-    home.mlruns.mkdir()
-    shutil.copy(empty_home().mlruns / "mlflow.db", home.mlruns)
-    return home
+    return copy_home(empty_home(), home.root)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,14 +11,7 @@ from filelock import FileLock
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
 from tasks.records import Night
-
-PLACES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
-"""Where MLflow keeps absolute paths."""
+from tasks.relocate import relocate
 
 
 def template(name: str, make: Callable[[Path], object]) -> Path:
@@ -36,14 +27,9 @@ def template(name: str, make: Callable[[Path], object]) -> Path:
 
 
 def copy_home(template: Home, root: Path) -> Home:
-    """A copy that shares nothing with its template: MLflow's and the manifests' absolute paths are moved along."""
-    shutil.copytree(template.root, root)
-    before, after = str(template.root), str(root)
-    with closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as database, database:
-        for table, column in PLACES:
-            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", [before, after])
-    for manifest in root.glob("mlruns/artifacts/**/manifest.json"):
-        manifest.write_text(manifest.read_text().replace(before, after))
+    """A copy that shares nothing with its template: what names a path of it names the copy's."""
+    shutil.copytree(template.root, root, dirs_exist_ok=True)
+    relocate(Home(root))
     return Home(root)
 
 

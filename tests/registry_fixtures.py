@@ -1,7 +1,6 @@
 """What the tests of the registry share: a home whose database is copied, and small versions to move about."""
 
 import functools
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from tasks.records import Version
 from tasks.registry.connection import connect
 from tasks.registry.runs import finish, start_run
 from tasks.registry.versions import next_number, register
-from tests.homes import template
+from tests.homes import copy_home, template
 
 ECHO = "registry_echo:load"
 """The entry point that `write_echo` puts into a folder."""
@@ -25,10 +24,8 @@ def empty_home() -> Home:
 
 
 def connected(home: Home, template: Home | None = None) -> MlflowClient:
-    """A client for a new home, with what the template's database holds. Artifacts stay in the template."""
-    home.mlruns.mkdir(parents=True, exist_ok=True)
-    shutil.copy((template or empty_home()).mlruns / "mlflow.db", home.mlruns)
-    return connect(home)
+    """A client for a new home, which is a copy of the template."""
+    return connect(copy_home(template or empty_home(), home.root))
 
 
 def add_version(client: MlflowClient, name: str = "docs", **more: Any) -> Version:
@@ -40,6 +37,7 @@ def add_version(client: MlflowClient, name: str = "docs", **more: Any) -> Versio
         name,
         run_id,
         {"number": number},
+        kind="index",
         number=number,
         entry_point=ECHO,
         requirements=["tandem"],

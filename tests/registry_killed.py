@@ -4,7 +4,6 @@ Forking after MLflow is imported saves seconds a step; the child opens its own d
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from mlflow.tracking._model_registry.client import ModelRegistryClient
 from tasks.config.settings import Home
 from tasks.registry.connection import connect
 from tasks.registry.pointers import promote, rollback, settle
+from tests.homes import copy_home
 from tests.registry_fixtures import add_version, loads
 
 WRITES: dict[type, tuple[str, ...]] = {
@@ -78,12 +78,12 @@ def main(home: Path, operation: str, into: Path) -> None:
     operate, countdown = OPERATIONS[operation], Countdown()
     # The whole operation once, here: it counts the writes, and does all lazy imports before the forks.
     whole = into / "whole"
-    shutil.copytree(home, whole)
+    copy_home(Home(home), whole)
     operate(connect(Home(whole)))
     writes, countdown.writes = countdown.writes, 0
     for countdown.deadly in range(writes):
         copy = into / f"{countdown.deadly:02}"
-        shutil.copytree(home, copy)
+        copy_home(Home(home), copy)
         child = os.fork()
         if child == 0:
             operate(connect(Home(copy)))

@@ -26,7 +26,7 @@ from tasks.config.settings import Home
 from tasks.index.store import IndexStore
 from tasks.maintain import maintain
 from tasks.prepare import prepare
-from tasks.records import ReleaseManifest
+from tasks.records import ReleaseManifest, kind_of
 from tasks.register import describe_version
 from tasks.registry.connection import MlflowClient, connect, registry
 from tasks.registry.runs import finish, start_run
@@ -124,7 +124,8 @@ def register_manifest(
     """Register a manifest as the next version, whether what it names is there or not; returns its number."""
     run = start_run(client, "made", "made", name)
     number = next_number(client, name)
-    register(client, name, run, manifest, number=number, entry_point=entry, requirements=["tandem"], tags=tags, **more)
+    own = {"entry_point": entry, "requirements": ["tandem"], "tags": tags}
+    register(client, name, run, manifest, kind=kind_of(manifest), number=number, **own, **more)
     finish(client, run)
     return number
 

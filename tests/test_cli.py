@@ -99,7 +99,7 @@ def test_a_rollback_is_tried_made_shown_and_lifted(tandem: Tandem, home: Home) -
         return row
 
     before = model()
-    assert before == {"name": "docs", "champion": 3, "candidate": None, "previous": 2, "hold": None}
+    assert before == {"name": "docs", "champion": 3, "candidate": None, "previous": 2, "hold": None, "page": ""}
     tried = tandem("rollback", "docs", "--dry-run", "--json").json
     assert (tried["before"], tried["after"], model()) == (3, 2, before)
     made = tandem("rollback", "docs", "--reason", "too cold")

@@ -15,8 +15,8 @@ from tasks.config.settings import Home
 from tasks.deploy import deploy_all
 from tasks.errors import ConfigError
 from tasks.follow import start_followers
-from tasks.register import VERSION_TAG
 from tasks.registry.connection import connect, registry
+from tasks.registry.marks import VERSION_TAG
 from tasks.registry.versions import PART_TAG, next_number
 from tests.command import golden_of_nights
 from tests.released import register_manifest

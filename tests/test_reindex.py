@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from flows.reindex import reindex
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
+from tasks.headline import today
 from tasks.index.search import IndexReader, LiveIndex
 from tasks.index.store import IndexStore
 from tasks.records import Night
@@ -113,7 +114,11 @@ def test_a_version_is_registered_with_all_that_explains_it(begun: Begun, client:
     assert run.data.metrics["seconds_prepare"] > 0
     version = client.get_model_version("docs", "1")
     assert version.run_id == begun.night.run_id
-    assert "passed the gate" in version.description
+    made_of = f"4 documents, {begun.night.counts['passages in the index']} passages"
+    line = f"Passed the gate. ndcg@10 1.000 (the first). {made_of}. {today()}.\n\n# docs: Version 1"
+    assert version.description.startswith(line)
+    assert sorted(version.tags)[:5] == ["git.commit", "made of", "made on", "result", "score"]
+    assert (version.tags["result"], version.tags["score"]) == ("passed the gate", "ndcg@10 1.000 (the first)")
     assert version.tags["tandem.verdict"] == run.data.tags["tandem.verdict"] == "promote"
     assert version.tags["git.commit"] == run.data.tags["git.commit"]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)

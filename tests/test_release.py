@@ -193,7 +193,9 @@ def test_the_rows_that_an_adapter_was_trained_on_are_those_of_its_data_set(ready
     manifest = AdapterManifest("helper", "v1", "sft", base, "b", "a", "support", "d", "", 1, {})
     client = connect(ready_home)
     run_id = start_run(client, "sft", "training", "helper")
-    register(client, "helper", run_id, asdict(manifest), number=1, entry_point="a:b", requirements=["tandem"])
+    register(
+        client, "helper", run_id, asdict(manifest), kind="adapter", number=1, entry_point="a:b", requirements=["tandem"]
+    )
     rows = training_rows("helper@1", ready_home)
     file = CONF.parent / "data" / "samples" / "support" / "train.jsonl"
     assert rows == [f"{row['message']} {row['answer']}" for row in map(json.loads, file.open(encoding="utf-8"))]

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from tasks.errors import DamagedCheckpointError
 from tasks.registry.connection import explained
-from tasks.registry.runs import MODEL_TAG, artifacts_of, search_runs
+from tasks.registry.runs import MODEL_TAG, artifacts_of, own_places, search_runs
 
 CHECKPOINT_TAG = "tandem.checkpoint"
 HASH_TAG = "tandem.checkpoint_hash"
@@ -79,9 +79,8 @@ def forget_checkpoint(client: MlflowClient, run_id: str) -> None:
 @explained
 def old_checkpoints(client: MlflowClient, before: float) -> dict[str, str]:
     """The runs that ended before a time (seconds since the epoch) and still have a checkpoint, with their models."""
-    experiments = [found.experiment_id for found in client.search_experiments()]
     query = f"tags.`{CHECKPOINT_TAG}` != '' and attributes.status != 'RUNNING'"
-    found = search_runs(client, experiments, f"{query} and attributes.end_time < {int(before * 1000)}")
+    found = search_runs(client, own_places(client), f"{query} and attributes.end_time < {int(before * 1000)}")
     return {run.info.run_id: run.data.tags.get(MODEL_TAG, "") for run in found}
 
 

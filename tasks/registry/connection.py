@@ -20,6 +20,7 @@ from tasks.config.servers import reach
 from tasks.config.settings import Home
 from tasks.databases import prepared
 from tasks.errors import RegistryError, TandemError
+from tasks.registry.locations import check_locations
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,14 +32,20 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 def connect(home: Home) -> MlflowClient:
     """A client for this home's MLflow; the embedded database is created at first use.
 
-    Raises RegistryError within seconds where a server does not answer.
+    What an older Tandem left there has its mark afterwards (see `adoption`). Raises RegistryError where the home
+    is a copy that names the files of another, and within seconds where a server does not answer.
     """
+    from tasks.registry.adoption import adopt  # which reads by what stands below
+
+    check_locations(home)
     uri = home.tracking_uri
     with failures_explained(uri):
         reach(uri)
         if uri.startswith("sqlite:") and not database_of(uri).exists():
             _create_database(home, database_of(uri))
-        return MlflowClient(uri, uri)
+        client = MlflowClient(uri, uri)
+        adopt(client)
+        return client
 
 
 def registry(client: MlflowClient) -> ModelRegistryClient:

@@ -15,9 +15,9 @@ from mlflow.entities import Run, ViewType
 from tasks.errors import RegistryError
 from tasks.records import DataVersion
 from tasks.registry.connection import explained
+from tasks.registry.marks import experiment_id, find_experiment
 from tasks.registry.runs import (
     DESCRIPTION_TAG,
-    experiment_id,
     finish,
     log,
     log_dataset,
@@ -113,7 +113,7 @@ def _versions(client: MlflowClient, name: str) -> list[DataVersion]:
 
 
 def _runs(client: MlflowClient, name: str) -> list[Run]:
-    experiment = client.get_experiment_by_name(f"dataset-{name}")
+    experiment = find_experiment(client, f"dataset-{name}")
     return search_runs(client, [experiment.experiment_id], f"tags.`{NUMBER_TAG}` != ''") if experiment else []
 
 

@@ -17,7 +17,8 @@ from mlflow.entities import Run
 
 from tasks.records import Move, known_fields
 from tasks.registry.connection import explained
-from tasks.registry.runs import PAGE, experiment_id, search_runs
+from tasks.registry.marks import experiment_id, find_experiment
+from tasks.registry.runs import PAGE, search_runs
 
 EXPERIMENT = "ledger"
 VOID_TAG = "void"
@@ -80,7 +81,7 @@ def live_at(client: MlflowClient, name: str, when: float) -> int | None:
 @explained
 def names(client: MlflowClient) -> set[str]:
     """Every model that a move was written of, whether it still exists or not."""
-    runs = search_runs(client, [experiment_id(client, EXPERIMENT)], "attributes.status != 'FAILED'")
+    runs = search_runs(client, _places(client), "attributes.status != 'FAILED'")
     return {run.data.tags["name"] for run in runs}
 
 
@@ -96,9 +97,9 @@ def entries(client: MlflowClient, name: str, until: float | None = None, page_si
     query = f"tags.name = '{name}' and attributes.status != 'FAILED'"
     if until is not None:
         query += f" and attributes.start_time <= {math.ceil(until * 1000)}"
-    experiments = [experiment_id(client, EXPERIMENT)]
+    experiments = _places(client)
     token = None
-    while True:
+    while experiments:
         page = client.search_runs(
             experiments, query, max_results=page_size, order_by=["attributes.start_time DESC"], page_token=token
         )
@@ -106,6 +107,12 @@ def entries(client: MlflowClient, name: str, until: float | None = None, page_si
         token = page.token
         if not token:
             return
+
+
+def _places(client: MlflowClient) -> list[str]:
+    """The ledger's experiment; nothing before its first move, or where somebody deleted it."""
+    found = find_experiment(client, EXPERIMENT)
+    return [found.experiment_id] if found else []
 
 
 def begin(client: MlflowClient, move: Move, before: Pointers, after: Pointers) -> str:

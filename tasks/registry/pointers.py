@@ -11,14 +11,22 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from tasks.errors import RefusedError, RegistryError, TandemError
 from tasks.records import Move
 from tasks.registry import ledger
 from tasks.registry.connection import explained, registry
 from tasks.registry.ledger import Entry, Pointers, What
-from tasks.registry.versions import get, list_names, list_versions, load_manifest, parts_of, search_versions
+from tasks.registry.marks import find_model
+from tasks.registry.versions import (
+    get,
+    list_names,
+    list_versions,
+    load_manifest,
+    own_versions,
+    parts_of,
+    search_versions,
+)
 
 HOLD_TAG = "tandem.hold"
 KEEP_TAG = "tandem.keep"
@@ -32,11 +40,8 @@ Prove = Callable[[dict[str, Any]], object]
 @explained
 def pointers(client: MlflowClient, name: str) -> Pointers:
     """Where the model's pointers stand in MLflow; all None for a model that does not exist."""
-    try:
-        model = registry(client).get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    model = find_model(client, name)
+    if model is None:
         return Pointers()
     at = {alias: int(number) for alias, number in model.aliases.items()}
     return Pointers(at.get("champion"), at.get("candidate"), at.get("previous"), model.tags.get(HOLD_TAG))
@@ -158,7 +163,7 @@ def _pinned(client: MlflowClient, name: str) -> dict[int, str]:
 def _parts(client: MlflowClient) -> Iterator[tuple[str, ModelVersion]]:
     """Every part of every release, as ``name@number``, and the release."""
     for name in list_names(client):
-        for release in search_versions(client, name):
+        for release in own_versions(client, name):
             for part in parts_of(release):
                 yield part, release
 
@@ -167,6 +172,13 @@ def _parts(client: MlflowClient) -> Iterator[tuple[str, ModelVersion]]:
 def releases_with(client: MlflowClient, name: str, number: int) -> list[tuple[str, int]]:
     """The releases, by name and number, that have this version as a part."""
     return [(release.name, int(release.version)) for part, release in _parts(client) if part == f"{name}@{number}"]
+
+
+@explained
+def is_part_of_live(client: MlflowClient, name: str) -> bool:
+    """Whether a release that is live has a version of this model as a part."""
+    releases = (release for part, release in _parts(client) if part.partition("@")[0] == name)
+    return any(pointers(client, release.name).champion == int(release.version) for release in releases)
 
 
 @explained

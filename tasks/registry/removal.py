@@ -8,8 +8,8 @@ from tasks.registry.checkpoints import CHECKPOINTS
 from tasks.registry.connection import explained
 from tasks.registry.pointers import KEEP_TAG, pointers
 from tasks.registry.prompts import is_prompt
-from tasks.registry.runs import MODEL_TAG, artifacts_of, search_runs
-from tasks.registry.versions import list_names, parts_of, search_versions
+from tasks.registry.runs import MODEL_TAG, artifacts_of, own_places, search_runs
+from tasks.registry.versions import is_registered, list_names, own_versions, parts_of
 
 EMPTIED_TAG = "tandem.emptied"
 """Of a run whose version is gone, and whose files went with it."""
@@ -22,7 +22,7 @@ def read_registered(client: MlflowClient) -> list[Registered]:
 
 
 def _read(client: MlflowClient, name: str) -> list[Registered]:
-    versions = [version for version in search_versions(client, name) if not is_prompt(version)]
+    versions = [version for version in own_versions(client, name) if not is_prompt(version)]
     if not versions:
         return []
     now = pointers(client, name)
@@ -46,16 +46,15 @@ def _read(client: MlflowClient, name: str) -> list[Registered]:
 def runs_without_version(client: MlflowClient, name: str, tag: str) -> list[str]:
     """The ended runs that made a version of this model which no longer exists, or never did, and still have files.
 
+    A version may be registered under another name by now: MLflow's page renames models, and copies versions.
     They are known by the tag that a version's run gets before the version is registered. The caller holds the model's
     lock, or a run may be about to register its version.
     """
-    experiments = [found.experiment_id for found in client.search_experiments()]
     query = f"tags.`{MODEL_TAG}` = '{name}' and tags.`{tag}` != '' and attributes.status != 'RUNNING'"
-    known = {version.run_id for version in search_versions(client, name)}
     return [
         run.info.run_id
-        for run in search_runs(client, experiments, query)
-        if run.info.run_id not in known and EMPTIED_TAG not in run.data.tags
+        for run in search_runs(client, own_places(client), query)
+        if EMPTIED_TAG not in run.data.tags and not is_registered(client, run.info.run_id)
     ]
 
 

@@ -14,14 +14,14 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.time import get_current_time_millis
 
 from tasks.figures import picture_of
-from tasks.registry.connection import database_of, explained
+from tasks.registry.connection import explained
+from tasks.registry.marks import EXPERIMENT_TAG, experiment_id, own_experiments
 
 MODEL_TAG = "tandem.model"
 PROCESS_TAG = "tandem.process"
@@ -200,7 +200,8 @@ def read_metrics(client: MlflowClient, run_id: str) -> dict[str, float]:
 def read_run(client: MlflowClient, run_id: str) -> Ran:
     """What a run came to."""
     run = client.get_run(run_id)
-    return _ran(run, client.get_experiment(run.info.experiment_id).name)
+    experiment = client.get_experiment(run.info.experiment_id)
+    return _ran(run, experiment.tags.get(EXPERIMENT_TAG, experiment.name))
 
 
 @explained
@@ -213,13 +214,10 @@ def finished_runs(client: MlflowClient, experiments: str, query: str = "", limit
         query: which runs, as MLflow has it.
         limit: None for all.
     """
-    found = client.search_experiments(filter_string=f"name LIKE '{experiments}'")
-    names = {each.experiment_id: each.name for each in found}
-    if not names:
-        return []
+    names = {each.experiment_id: each.tags[EXPERIMENT_TAG] for each in own_experiments(client, experiments)}
     wanted = " and ".join(filter(None, ("attributes.status = 'FINISHED'", query)))
     order = ["attributes.start_time DESC"]
-    if limit:
+    if limit and names:
         runs = list(client.search_runs(list(names), wanted, max_results=limit, order_by=order))
     else:
         runs = search_runs(client, list(names), wanted, order)
@@ -276,25 +274,19 @@ def _process(pid: int) -> str:
 @explained
 def running_with(client: MlflowClient, tag: str) -> dict[str, str]:
     """The ids of the runs that are RUNNING and have a tag, with its value."""
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    found = search_runs(client, experiments, f"attributes.status = 'RUNNING' and tags.`{tag}` != ''")
+    found = search_runs(client, own_places(client), f"attributes.status = 'RUNNING' and tags.`{tag}` != ''")
     return {run.info.run_id: run.data.tags[tag] for run in found}
 
 
-def experiment_id(client: MlflowClient, name: str) -> str:
-    """The id of an experiment, which is created where it is missing."""
-    if found := client.get_experiment_by_name(name):
-        return found.experiment_id
-    try:
-        return client.create_experiment(name, artifact_location=_artifact_location(client, name))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return experiment_id(client, name)  # another process was first
+def own_places(client: MlflowClient) -> list[str]:
+    """The ids of Tandem's experiments: runs in those of others are not ours, whatever their tags."""
+    return [experiment.experiment_id for experiment in own_experiments(client)]
 
 
 def search_runs(client: MlflowClient, experiments: list[str], query: str, order: list[str] | None = None) -> list[Run]:
-    """Every run that a query finds, over all pages."""
+    """Every run that a query finds in these experiments, over all pages."""
+    if not experiments:
+        return []
     page = client.search_runs(experiments, query, max_results=PAGE, order_by=order)
     runs = list(page)
     while page.token:
@@ -317,10 +309,3 @@ def read_artifact(client: MlflowClient, uri: str) -> str:
 
 def _ran(run: Run, experiment: str) -> Ran:
     return Ran(run.info.run_id, experiment, run.info.start_time / 1000, dict(run.data.metrics), dict(run.data.tags))
-
-
-def _artifact_location(client: MlflowClient, experiment: str) -> str | None:
-    """Beside the embedded database (MLflow's default is the working directory); a server decides itself."""
-    if not client.tracking_uri.startswith("sqlite:"):
-        return None
-    return (database_of(client.tracking_uri).parent / "artifacts" / experiment).as_uri()

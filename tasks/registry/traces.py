@@ -20,7 +20,7 @@ from mlflow.tracing.constant import SpanAttributeKey, TokenUsageKey, TraceTagKey
 
 from tasks.errors import RegistryError
 from tasks.registry.connection import explained, failures_explained
-from tasks.registry.runs import experiment_id
+from tasks.registry.marks import EXPERIMENT_TAG, experiment_id, find_experiment, own_experiments
 
 PREFIX = "tr-"
 PAGE = 100
@@ -113,7 +113,7 @@ def read_traces(client: MlflowClient, experiment: str, since: float, newest_firs
     tracing, token = TracingClient(client.tracking_uri), None
     query = f"name = '{ANSWER}' AND timestamp_ms >= {int(since * 1000)} AND status = 'OK'"
     with failures_explained(client.tracking_uri):
-        found = client.get_experiment_by_name(experiment)
+        found = find_experiment(client, experiment)
     while found:
         with failures_explained(client.tracking_uri):
             page = tracing.search_traces(
@@ -141,11 +141,11 @@ def trace_tags(client: MlflowClient, trace_id: str) -> dict[str, str] | None:
 
 @explained
 def old_traces(client: MlflowClient, before: float) -> dict[str, list[str]]:
-    """The ids of the traces that were begun before a time (seconds since the epoch), by the experiment's name."""
+    """The ids of the traces that were begun before a time (seconds since the epoch), by the name of our experiment."""
     found = {}
-    for experiment in client.search_experiments():
+    for experiment in own_experiments(client):
         if ids := _ids_before(client, experiment.experiment_id, int(before * 1000)):
-            found[experiment.name] = ids
+            found[experiment.tags[EXPERIMENT_TAG]] = ids
     return found
 
 

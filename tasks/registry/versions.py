@@ -4,8 +4,9 @@ import json
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlflow.pyfunc
 from mlflow import MlflowClient
@@ -19,6 +20,19 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSp
 from tasks.errors import RegistryError
 from tasks.records import Version
 from tasks.registry.connection import explained, registry
+from tasks.registry.marks import (
+    KIND_TAG,
+    NAME_TAG,
+    STATE_TAG,
+    VERSION_TAG,
+    check_ours,
+    copied_from,
+    find_model,
+    is_ours,
+    own_models,
+    renamed,
+    was_renamed,
+)
 from tasks.registry.prompts import ONLY_PROMPTS, Turn, is_prompt, turns_of
 from tasks.registry.runs import read_artifact
 
@@ -28,6 +42,17 @@ PART_TAG = "tandem.part."
 TYPES = {str: DataType.string, int: DataType.long, float: DataType.double, bool: DataType.boolean}
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A version that is a copy of another one."""
+
+    into: str
+    number: int
+    name: str
+    """Of the model that it was copied from."""
+    of: int
+
+
 @explained
 def next_number(client: MlflowClient, name: str) -> int:
     """The number the next registered version will get.
@@ -35,14 +60,11 @@ def next_number(client: MlflowClient, name: str) -> int:
     MLflow's SQL store keeps the row of a deleted version and counts on from it without showing it, so the
     highest number ever given is kept as a tag of the model.
     """
-    try:
-        tags = registry(client).get_registered_model(name).tags
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    model = find_model(client, name)
+    if model is None:
         return 1
     numbers = [int(version.version) for version in _newest(client, name)]
-    return max(int(tags.get(LAST_NUMBER_TAG, 0)), *numbers, 0) + 1
+    return max(int(model.tags.get(LAST_NUMBER_TAG, 0)), *numbers, 0) + 1
 
 
 @explained
@@ -52,6 +74,7 @@ def register(
     run_id: str,
     manifest: Mapping[str, Any],
     *,
+    kind: Literal["index", "adapter", "release"],
     number: int,
     entry_point: str,
     requirements: Sequence[str],
@@ -65,14 +88,16 @@ def register(
     ``files`` are folders or files that the version needs beside its manifest, by the name under which the entry
     point takes them. ``params`` names what ``predict`` takes beside the texts, and its types; what is not given is
     not handed on. The version appears in the last step, whole: a process that is killed leaves at most artifacts of
-    its run. Raises RegistryError where somebody else registered a version in between; nothing is left of it then.
+    its run. Raises RegistryError where the model is somebody else's, or somebody registered a version in between;
+    nothing is left of it then.
     """
-    _make_sure_model_exists(client, name)
+    _make_sure_model_exists(client, name, kind)
     _log_model(client, run_id, manifest, entry_point, requirements, params or {}, files or {})
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
-    every_tag = {key: str(value) for key, value in (tags or {}).items()}
+    every_tag = {KIND_TAG: kind} | {key: str(value) for key, value in (tags or {}).items()}
     version = client.create_model_version(name, source, run_id, tags=every_tag, description=description)
-    registry(client).set_registered_model_tag(name, LAST_NUMBER_TAG, version.version)
+    for tag, value in ((LAST_NUMBER_TAG, version.version), (NAME_TAG, name)):
+        registry(client).set_registered_model_tag(name, tag, value)
     if int(version.version) != number:
         registry(client).delete_model_version(name, version.version)
         raise RegistryError(
@@ -91,9 +116,11 @@ def register_prompt(client: MlflowClient, name: str, turns: Sequence[Turn], desc
     versions = search_versions(client, name)
     if versions and not is_prompt(versions[-1]):
         raise RegistryError(f"{name} is no prompt in MLflow: give the file under conf/prompts/ a name of its own")
+    check_ours(client, name)
     if versions and turns_of(versions[-1]) == list(turns):
         return _record(versions[-1])
-    made = client.register_prompt(name, list(turns), commit_message=description or None)
+    mark = {KIND_TAG: "prompt", NAME_TAG: name}
+    made = client.register_prompt(name, list(turns), commit_message=description or None, tags=mark)
     return get(client, name, int(made.version))
 
 
@@ -118,9 +145,9 @@ def pin(client: MlflowClient, named: str) -> str:
 
 @explained
 def list_versions(client: MlflowClient, name: str) -> list[Version]:
-    """Every version that exists, oldest first."""
+    """Every version of ours that exists, oldest first."""
     aliases = _aliases(client, name)
-    versions = [_record(version) for version in search_versions(client, name)]
+    versions = [_record(version) for version in own_versions(client, name)]
     return [
         Version(known.name, known.number, known.run_id, known.created, tuple(aliases.get(known.number, ())))
         for known in versions
@@ -160,35 +187,60 @@ def has_file(client: MlflowClient, name: str, number: int, file: str) -> bool:
 
 @explained
 def newest_tags(client: MlflowClient, name: str) -> dict[str, str]:
-    """The tags of the newest version; none where there is no version."""
-    return next((dict(version.tags) for version in _newest(client, name)), {})
+    """The tags of the newest version of ours; none where there is no version."""
+    return next((dict(version.tags) for version in reversed(own_versions(client, name))), {})
 
 
 @explained
 def list_names(client: MlflowClient) -> list[str]:
-    """The name of every registered model and prompt, in alphabetical order."""
-    names = []
-    for query in (None, ONLY_PROMPTS):
-        page = client.search_registered_models(query)
-        names += [model.name for model in page]
-        while page.token:
-            page = client.search_registered_models(query, page_token=page.token)
-            names += [model.name for model in page]
-    return sorted(names)
+    """The name of every model and prompt that Tandem registered, in alphabetical order."""
+    return sorted(model.name for model in own_models(client))
+
+
+def own_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """Every version that Tandem registered, as MLflow gives it, oldest first."""
+    return [version for version in search_versions(client, name) if is_ours(version)]
 
 
 def search_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    """Every version of a model or prompt as MLflow gives it, oldest first, over all pages."""
-    order = ["version_number ASC"]
+    """Every version of a model or prompt, whoever registered it, oldest first, over all pages."""
     for query in _queries(name):
-        page = client.search_model_versions(query, order_by=order)
-        versions = list(page)
-        while page.token:
-            page = client.search_model_versions(query, order_by=order, page_token=page.token)
-            versions += page
-        if versions:
+        if versions := _search(client, query):
             return versions
     return []
+
+
+def _search(client: MlflowClient, query: str) -> list[ModelVersion]:
+    order = ["version_number ASC"]
+    page = client.search_model_versions(query, order_by=order)
+    versions = list(page)
+    while page.token:
+        page = client.search_model_versions(query, order_by=order, page_token=page.token)
+        versions += page
+    return versions
+
+
+@explained
+def tags_in(client: MlflowClient, table: str) -> set[str]:
+    """The Lance tags of all versions in a table, under whatever name they are registered now."""
+    index = table.rpartition("-")[0]
+    named = _search(client, f"tag.`{STATE_TAG}` LIKE '{table}@%'")
+    unsaid = [version for version in own_versions(client, index) if STATE_TAG not in version.tags]
+    return {version.tags.get(VERSION_TAG, f"v{version.version}") for version in (*named, *unsaid)}
+
+
+@explained
+def copies(client: MlflowClient) -> list[Copy]:
+    """The versions that MLflow's "Promote model" copied of ours, into whichever model."""
+    marked = _search(client, f"tag.`{KIND_TAG}` != ''")
+    found = [(version, source) for version in marked if (source := copied_from(version))]
+    return [Copy(version.name, int(version.version), *source) for version, source in found]
+
+
+@explained
+def is_registered(client: MlflowClient, run_id: str) -> bool:
+    """Whether any version of any model has its files in this run, whoever registered it."""
+    return bool(client.search_model_versions(f"run_id = '{run_id}'", max_results=1))
 
 
 def parts_of(version: ModelVersion) -> list[str]:
@@ -213,7 +265,9 @@ def _get(client: MlflowClient, name: str, which: int | str) -> ModelVersion:
     version = _find(client, name, which)
     if version is None:
         numbers = [str(known.number) for known in list_versions(client, name)]
-        known = f"it has {', '.join(numbers)}" if numbers else "nothing is registered under that name"
+        now = renamed(client).get(name)
+        unknown = was_renamed(name, now) if now else "nothing is registered under that name"
+        known = f"it has {', '.join(numbers)}" if numbers else unknown
         raise RegistryError(f"{name} has no version {which}: {known}")
     return version
 
@@ -244,14 +298,9 @@ def _model_exists(client: MlflowClient, name: str) -> bool:
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[int, list[str]]:
-    try:
-        found = registry(client).get_registered_model(name).aliases
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return {}
+    model = find_model(client, name)
     by_number: dict[int, list[str]] = {}
-    for alias, number in sorted(found.items()):
+    for alias, number in sorted(model.aliases.items()) if model else ():
         by_number.setdefault(int(number), []).append(alias)
     return by_number
 
@@ -261,12 +310,13 @@ def _record(version: ModelVersion) -> Version:
     return Version(version.name, int(version.version), version.run_id or "", created, tuple(version.aliases))
 
 
-def _make_sure_model_exists(client: MlflowClient, name: str) -> None:
+def _make_sure_model_exists(client: MlflowClient, name: str, kind: str) -> None:
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, tags={KIND_TAG: kind, NAME_TAG: name})
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        check_ours(client, name)
 
 
 def _log_model(
