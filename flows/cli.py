@@ -380,13 +380,15 @@ def up(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start MLflow, Prefect, a worker for each work pool and the deployments here; what runs already stays."""
+    """Start MLflow, Prefect, its database, a worker for each work pool and the deployments; what runs already stays."""
     from tasks.config.deployments import DeploymentsConfig
     from tasks.config.loading import load_config
     from tasks.services import up as start
 
     loaded = load_config(config, DeploymentsConfig)
     services = start(find_home(), loaded, ROOT, {"mlflow": mlflow_port, "prefect": prefect_port})
+    for note in filter(None, (service.note for service in services.values())):
+        print(f"tandem: {note}", file=sys.stderr)
     rows = _service_rows(services)
     _show(as_json, {"services": rows}, lambda: print_services(rows))
 

@@ -1,5 +1,6 @@
 """A home whose services `tandem up` started, and what a test does with the runs of its workers."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID
 
+import asyncpg
 import psutil
 import yaml
 from prefect import get_client
@@ -18,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
+from tasks import postgres
 from tasks.config.services import read_services
 from tasks.config.settings import Home
 from tasks.services import down
@@ -50,6 +54,8 @@ class Installation:
     deployments: Path
     first: dict[str, Any]
     """What the first `tandem up --json` printed."""
+    said: str
+    """What it printed for people beside."""
 
     def start(self, deployment: str, **parameters: Any) -> UUID:
         """Create a run of the deployment, named ``flow/deployment``."""
@@ -72,9 +78,26 @@ def installed(folder: Path, *deployments: dict[str, Any]) -> Iterator[Installati
     try:
         assert up.returncode == 0, up.stderr
         with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{read_services(home)['prefect'].port}/api"}):
-            yield Installation(home, file, json.loads(up.stdout))
+            yield Installation(home, file, json.loads(up.stdout), up.stderr)
     finally:
         down(home)
+
+
+def socket_folder(home: Home) -> Path:
+    return Path(unquote(postgres.url_of(home).rpartition("host=")[2]))
+
+
+def ask_prefect(home: Home, query: str) -> list[tuple[Any, ...]]:
+    """The rows that Prefect's database, which runs, answers with."""
+
+    async def answer() -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(user="postgres", database="prefect", host=str(socket_folder(home)))
+        try:
+            return [tuple(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(answer())
 
 
 def state(run: UUID) -> str:

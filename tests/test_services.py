@@ -2,13 +2,11 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,12 +18,15 @@ import psutil
 import pytest
 from prefect import get_client
 
+from tasks import postgres
 from tasks.config.services import Service, read_services, runs, use_services, write_services
 from tasks.config.settings import Home
+from tasks.processes import MARK
 from tasks.recover import SETTLED
-from tasks.services import MARK, down
+from tasks.services import down
 from tests.installation import (
     Installation,
+    ask_prefect,
     cancel,
     heartbeats,
     history,
@@ -40,7 +41,7 @@ from tests.servers import free_port
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-NAMES = {"mlflow", "prefect", "worker-cpu", "worker-gpu", "watcher"}
+NAMES = {"postgres", "mlflow", "prefect", "worker-cpu", "worker-gpu", "watcher"}
 
 
 def started_by(home: Home) -> list[psutil.Process]:
@@ -261,8 +262,6 @@ def test_a_process_that_nobody_reaped_does_not_run() -> None:
 
 def _let_a_night_pass(home: Home) -> None:
     """What the server knows of happened yesterday."""
-    with closing(sqlite3.connect(home.data / "prefect" / "prefect.db")) as database, database:
+    with postgres.running(postgres.folder_of(home)):
         for table, column in (("flow_run_state", "timestamp"), ("events", "occurred")):
-            database.execute(
-                f"""UPDATE {table} SET "{column}" = datetime("{column}", '-1 day') || substr("{column}", 20)"""
-            )
+            ask_prefect(home, f"UPDATE {table} SET {column} = {column} - interval '1 day'")

@@ -19,12 +19,14 @@ class Service:
     """A process that `tandem up` started."""
 
     name: str
-    """``mlflow``, ``prefect``, ``worker-<work pool>`` or ``watcher``."""
+    """``mlflow``, ``prefect``, ``postgres``, ``worker-<work pool>`` or ``watcher``."""
     pid: int
     started: float
     """Seconds since the epoch; tells it from a later process with the same pid."""
     port: int = 0
     """Where it listens on this machine; 0 if it does not."""
+    note: str = ""
+    """What is not as it should be with it, though it runs."""
 
     @property
     def address(self) -> str:
