@@ -446,6 +446,7 @@ def status(as_json: Json = False) -> None:
         },
         lambda: print_table(columns, [[row[c] for c in columns] for row in rows]),
     )
+    raise typer.Exit(1 if any(service["condition"] != "running" for service in services) else 0)
 
 
 @app.command()
@@ -830,6 +831,8 @@ def _service_rows(services: "Mapping[str, Service]") -> list[dict[str, Any]]:
             "address": service.address,
             "pid": service.pid,
             "since": _local(service.started),
+            "restarts": service.restarts,
+            "restarted": _local(service.restarted) if service.restarted else "",
             "errors": sum(1 for _ in read_errors(log_of(find_home(), service.name), yesterday)),
             "log": str(log_of(find_home(), service.name)),
         }

@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 import psutil
+from filelock import FileLock
 
 from tasks.config.services import Service, log_of, runs
 from tasks.config.settings import Home
@@ -18,6 +19,14 @@ from tasks.config.settings import Home
 MARK = "TANDEM_SERVICES_OF"
 KILL_SECONDS = 5
 """How long what is killed may take to be gone."""
+
+
+@contextmanager
+def alone(home: Home, timeout: float = -1) -> Iterator[None]:
+    """One process at a time starts and ends services of a home. Raises filelock.Timeout after so many seconds."""
+    home.locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.locks / "services.lock", timeout=timeout):
+        yield
 
 
 def launch(

@@ -4,16 +4,19 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from tasks import postgres
 from tasks.config.services import ADDRESSES, Service, write_services
 from tasks.config.settings import Home
-from tasks.processes import launch, started_at
+from tasks.processes import end_together, launch, started_at
 
 HOST = "127.0.0.1"
 WATCHER = "watcher"
+SUPERVISOR = "supervisor"
+SUPERVISOR_SECONDS = 5
 WORKER = "worker-"
 """Begins the names of those that run the flows of a work pool."""
 
@@ -21,11 +24,30 @@ WORKER = "worker-"
 def start(
     home: Home, services: dict[str, Service], name: str, port: int = 0, stdin: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start a service, and record it at once among the others."""
+    """Start a service, which knows the servers of the home, and record it at once among the others."""
     if name == postgres.NAME:
         postgres.clear_the_way(home)
     command, variables = program_of(home, services, name, port)
     environment = {**os.environ, **addresses(services), **_common(home), **variables}
+    return _launch(home, services, name, command, environment, port, stdin)
+
+
+def start_supervisor(home: Home, services: dict[str, Service], environment: Mapping[str, str]) -> None:
+    """Start it with what was set before any server ran: by it the services are started again."""
+    if SUPERVISOR in services:
+        end_together([services.pop(SUPERVISOR)], SUPERVISOR_SECONDS)
+    _launch(home, services, SUPERVISOR, _python("tasks.supervise"), {**environment, "TANDEM_HOME": str(home.root)})
+
+
+def _launch(
+    home: Home,
+    services: dict[str, Service],
+    name: str,
+    command: list[str],
+    environment: Mapping[str, str],
+    port: int = 0,
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
     process = launch(home, name, command, environment, stdin)
     services[name] = Service(name, process.pid, started_at(process), port)
     write_services(home, services)

@@ -1,6 +1,6 @@
 """Starts and ends what Tandem needs on this machine.
 
-That is MLflow, Prefect and its PostgreSQL, a worker for each work pool, and the watcher.
+That is MLflow, Prefect and its PostgreSQL, a worker for each work pool, the watcher, and what supervises them all.
 """
 
 import os
@@ -8,27 +8,39 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock
-
 from tasks import postgres
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.servers import reach
-from tasks.config.services import ADDRESSES, Service, log_of, read_services, runs, services_file, write_services
+from tasks.config.services import (
+    ADDRESSES,
+    Service,
+    keep_ports,
+    log_of,
+    read_ports,
+    read_services,
+    runs,
+    services_file,
+    write_services,
+)
 from tasks.config.settings import Home
 from tasks.databases import prepare_prefect_home
 from tasks.errors import ConfigError, ServerError
-from tasks.processes import descendants, end_together, kill
-from tasks.programs import HOST, WATCHER, WORKER, addresses, start, worker_name
+from tasks.processes import alone, descendants, end_together, kill
+from tasks.programs import HOST, SUPERVISOR, WATCHER, WORKER, addresses, start, start_supervisor, worker_name
 from tasks.records import Trouble
 
 PORTS = {"mlflow": 5000, "prefect": 4200}
 HEALTH = {"mlflow": "/health", "prefect": "/api/health"}
+FOUND = {
+    "gone": "is gone",
+    "given up": "ended each time that it was started again, and is not started any more",
+    "does not answer": "does not answer",
+}
 START_SECONDS = 180
 """Longest wait for a service on a machine that is busy with other things."""
 WORKER_SECONDS, SERVER_SECONDS, DATABASE_SECONDS = 15, 5, 15
@@ -45,8 +57,11 @@ def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int |
         ServerError: a port is taken, or a service ended while starting; then nothing that this call started is left.
         ConfigError: a running server was asked for on another port.
     """
-    with _alone(home):
+    environment = dict(os.environ)
+    with alone(home):
         services = {name: service for name, service in read_services(home).items() if runs(service)}
+        if not services:
+            kill(descendants(home))  # what a record that was lost named
         before = dict(services)
         try:
             _start_servers(home, services, ports)
@@ -55,6 +70,8 @@ def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int |
                 _wait_until_ready(home, service)
             if WATCHER not in services:
                 start(home, services, WATCHER)
+            keep_ports(home, services)
+            start_supervisor(home, services, environment)
         except BaseException:
             _end([service for name, service in services.items() if name not in before])
             write_services(home, before)
@@ -64,7 +81,7 @@ def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int |
 
 def down(home: Home) -> list[str]:
     """End every service of the home with all that it started, workers first; the names of those that ran."""
-    with _alone(home):
+    with alone(home):
         services = read_services(home)
         names = [name for name, service in services.items() if runs(service)]
         _end(services.values())
@@ -75,7 +92,9 @@ def down(home: Home) -> list[str]:
 
 
 def condition(service: Service) -> str:
-    """``running``, ``gone``, or ``does not answer`` for a server that hangs."""
+    """``running``, ``gone``, ``given up``, or ``does not answer`` for a server that hangs."""
+    if service.given_up:
+        return "given up"
     if not runs(service):
         return "gone"
     try:
@@ -91,25 +110,17 @@ def examine_services(home: Home) -> list[Trouble]:
     conditions = {name: condition(service) for name, service in services.items()}
     notes = [Trouble(service.note, "tandem down && tandem up") for service in services.values() if service.note]
     return notes + [
-        Trouble(f"the service {name} {'is gone' if state == 'gone' else state}: see {log_of(home, name)}", "tandem up")
+        Trouble(f"the service {name} {FOUND[state]}: see {log_of(home, name)}", "tandem up")
         for name, state in conditions.items()
         if state != "running"
     ]
 
 
-@contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    """One `up` or `down` of a home at a time."""
-    home.locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.locks / "services.lock"):
-        yield
-
-
 def _choose_ports(home: Home, services: dict[str, Service], ports: dict[str, int | None]) -> dict[str, int]:
     """The servers to start, with their ports, each free."""
     chosen = {}
-    known = read_services(home)
-    for name, default in PORTS.items():
+    kept = {**PORTS, **{name: port for name, port in read_ports(home).items() if name in PORTS}}
+    for name, default in kept.items():
         wanted = ports.get(name)
         if name in services:
             if wanted and wanted != services[name].port:
@@ -117,7 +128,7 @@ def _choose_ports(home: Home, services: dict[str, Service], ports: dict[str, int
                     f"{name} runs on port {services[name].port}, not {wanted}: run `tandem down` first to move it"
                 )
         elif not os.environ.get(ADDRESSES[name][0], "").startswith("http"):
-            chosen[name] = wanted or (known[name].port if name in known else default)
+            chosen[name] = wanted or default
             _check_free(name, chosen[name])
     return chosen
 
@@ -267,8 +278,9 @@ def _wait(home: Home, service: Service, ready: Callable[[], bool]) -> None:
 
 
 def _end(services: Iterable[Service]) -> None:
-    """Workers first, so that runs can still report how they ended; what holds the data last."""
+    """The supervisor first; then workers, so that runs can still report how they ended; what holds the data last."""
     here = [service for service in services if runs(service)]
+    end_together([service for service in here if service.name == SUPERVISOR], SERVER_SECONDS)
     database = [service for service in here if service.name == postgres.NAME]
     end_together([service for service in here if not service.port and service not in database], WORKER_SECONDS)
     end_together([service for service in here if service.port], SERVER_SECONDS)

@@ -78,7 +78,7 @@ def test_where_postgresql_cannot_start_prefect_runs_on_sqlite_which_is_said_and_
     (spoilt / "PG_VERSION").write_text("9.6")
     with installed(tmp_path, TOY) as there:
         assert "PostgreSQL cannot start" in there.said
-        assert "database files are incompatible with server" in there.said
+        assert "could not access the server configuration file" in there.said
         told = tandem(there.home, "status")
         assert "Prefect runs on SQLite, where presses in its page may be lost" in told.stdout
         assert (there.home.data / "prefect" / "prefect.db").exists()
