@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks import postgres
@@ -84,6 +84,7 @@ def down(home: Home) -> list[str]:
     with alone(home):
         services = read_services(home)
         names = [name for name, service in services.items() if runs(service)]
+        _end_workers(home, services)
         _end(services.values())
         kill(descendants(home))
         postgres.remove_socket_folder(home)
@@ -203,12 +204,15 @@ def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig,
     """
     from tasks.automations import install, prepare_automations  # only now is it known which Prefect server it is for
     from tasks.deploy import apply, create_pools, prepare_all
+    from tasks.interrupted import end_interrupted
 
     deployments = prepare_all(config, root)
     automations = prepare_automations(config, deployments, root)
+    idle = [pool.name for pool in config.work_pools if f"{WORKER}{pool.name}" not in services]
     workers = _start_workers(home, services, config)
     if "prefect" in services:
         _wait_for_answer(home, services["prefect"])
+        end_interrupted(addresses(services)["PREFECT_API_URL"], idle)
     create_pools(config)
     for deployment in deployments:
         apply(deployment)
@@ -275,6 +279,21 @@ def _wait(home: Home, service: Service, ready: Callable[[], bool]) -> None:
         if time.monotonic() > end:
             raise ServerError(f"{service.name} does not answer after {START_SECONDS} s: see {log}")
         time.sleep(0.1)
+
+
+def _end_workers(home: Home, services: dict[str, Service]) -> None:
+    """With what they run, whose states are put right while the server is there."""
+    began = datetime.now(UTC)
+    workers = [service for service in services.values() if service.name.startswith(WORKER)]
+    _end([service for service in services.values() if service.name in (SUPERVISOR, WATCHER)])
+    _end(workers)
+    for worker in workers:
+        kill(descendants(home, worker.name))
+    api = addresses(services).get("PREFECT_API_URL")
+    if workers and api and condition(services["prefect"]) == "running":
+        from tasks.interrupted import end_interrupted
+
+        end_interrupted(api, [worker.name.removeprefix(WORKER) for worker in workers], began)
 
 
 def _end(services: Iterable[Service]) -> None:
