@@ -96,6 +96,7 @@ def clear_the_way(home: Home) -> None:
     """What has to be so whenever it starts. Raises ServerError where the socket's folder is not ours."""
     folder = folder_of(home)
     _give(folder)
+    folder.chmod(0o700)  # it starts over no folder that others may read, as that of a copied home
     _make_socket_folder(folder)
     _forget_stranger(folder)
 
@@ -236,10 +237,10 @@ def _read_pid_file(folder: Path) -> list[str]:
 
 
 def _forget_stranger(folder: Path) -> None:
-    """After a reboot another process may have the pid of the server of before, which would be taken for it."""
+    """In a copied home the file names the server of the original; after a reboot another process may have its pid."""
     if lines := _read_pid_file(folder):
         with suppress(psutil.NoSuchProcess):
-            if psutil.Process(int(lines[0])).name() != "postgres":
+            if psutil.Process(int(lines[0])).name() != "postgres" or lines[1] != str(folder):
                 (folder / PID_FILE).unlink()
 
 

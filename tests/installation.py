@@ -22,10 +22,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from tasks import postgres
-from tasks.config.services import read_services
+from tasks.config.services import read_services, runs
 from tasks.config.settings import Home
+from tasks.programs import SUPERVISOR
 from tasks.services import down
 from tests.servers import free_port
+from tests.waiting import wait_for
 
 TANDEM = Path(sys.executable).with_name("tandem")
 OWN = ("TANDEM_HOME", "PREFECT_HOME", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
@@ -68,6 +70,11 @@ class Installation:
 
     def pid(self, service: str) -> int:
         return read_services(self.home)[service].pid
+
+    def end_supervisor(self) -> None:
+        """What is killed then stays so."""
+        psutil.Process(self.pid(SUPERVISOR)).kill()
+        wait_for(lambda: not runs(read_services(self.home)[SUPERVISOR]))
 
 
 @contextmanager

@@ -87,6 +87,7 @@ def test_a_restart_of_the_server_leaves_a_night_running_to_its_end(here: Install
         wait_for(lambda: state(run) == "Running")
         details = read(run).state.state_details  # type: ignore[union-attr]
         assert details.deployment_concurrency_lease_id is None  # it would stand in the memory of the server alone
+        here.end_supervisor()
         psutil.Process(here.pid("prefect")).kill()
         wait_for(lambda: not runs(read_services(here.home)["prefect"]))
         down = tandem(here.home, "doctor")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -108,6 +109,23 @@ def test_kill_9_loses_nothing_and_neither_does_a_reboot_after_which_another_proc
     end_together([server], 15, postgres.STOP)
     assert not runs(server)
     postgres.remove_socket_folder(prefect_home)
+
+
+def test_it_starts_in_a_copy_of_a_home_whose_own_runs_and_that_others_may_read(
+    prefect_home: Home, tmp_path: Path
+) -> None:
+    copy = Home(tmp_path / "copy")
+    postgres.prepare(prefect_home)
+    with postgres.running(postgres.folder_of(prefect_home)):
+        ask(prefect_home, "INSERT INTO flow (name) VALUES ('reindex')")
+        ask(prefect_home, "CHECKPOINT")
+        shutil.copytree(prefect_home.root, copy.root)
+        postgres.folder_of(copy).chmod(0o755)
+        postgres.prepare(copy)
+        server = run_database(copy)
+        assert ask(copy, "SELECT name FROM flow") == [("reindex",)]
+        end_together([server], 15, postgres.STOP)
+    postgres.remove_socket_folder(copy)
 
 
 def test_it_starts_in_a_home_with_a_long_path_below_a_folder_closed_to_others(
