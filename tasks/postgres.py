@@ -6,6 +6,7 @@ database that new homes copy.
 """
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -27,12 +28,13 @@ from tasks.config.services import log_of
 from tasks.config.settings import Home
 from tasks.databases import FOLDER
 from tasks.errors import ServerError
-from tasks.unprivileged import user
 
 NAME = "postgres"
 SET_BY_USER = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 """Either names the database of Prefect's server; then it is that one."""
 URL = SET_BY_USER[0]
+OF_NO_ACCOUNT = 64_987
+"""The user whom the database belongs to, and runs as, where Tandem runs as root: nobody else's processes have it."""
 PID_FILE = "postmaster.pid"
 STOP = signal.SIGINT
 """Ends it at once and in order; by SIGTERM it would wait for whoever is connected."""
@@ -85,7 +87,7 @@ def prepare(home: Home) -> None:
             folder.parent.mkdir(parents=True, exist_ok=True)
             make_cluster(new)
             _take_over(home, new)
-            _run([_program("initdb"), "--sync-only", "--sync-method=syncfs", "-D", str(new)])
+            _run([_program("initdb"), "--sync-only", "--sync-method=syncfs", "-D", str(new)], _user())
             new.rename(folder)
             _set_aside(home)
     except (OSError, KeyError, tarfile.TarError) as error:
@@ -93,12 +95,15 @@ def prepare(home: Home) -> None:
 
 
 def clear_the_way(home: Home) -> None:
-    """What has to be so whenever it starts. Raises ServerError where the socket's folder is not ours."""
+    """What has to be so whenever it starts. Raises ServerError where the folders are not ours."""
     folder = folder_of(home)
-    _give(folder)
-    folder.chmod(0o700)  # it starts over no folder that others may read, as that of a copied home
-    _make_socket_folder(folder)
-    _forget_stranger(folder)
+    try:
+        _give(folder, _user())
+        folder.chmod(0o700)  # it starts over no folder that others may read, as that of a copied home
+        _make_socket_folder(folder)
+        _forget_stranger(folder)
+    except OSError as error:
+        raise ServerError(str(error)) from error
 
 
 def wait_until_ready(home: Home, server: subprocess.Popen[bytes]) -> None:
@@ -147,12 +152,19 @@ def make_cluster(folder: Path) -> None:
     if prepared().exists():
         with tarfile.open(prepared()) as archive:
             archive.extractall(folder, filter=_as_packed)
-        _give(folder)
+        _give(folder, _user())
         return
-    _give(folder)
-    _run([_program("initdb"), *NEW_CLUSTER], folder)
+    _initialise(folder)
     with running(folder):
-        _run([_program("createdb"), "-h", str(_socket_folder(folder)), "-U", "postgres", "prefect"])
+        _run([_program("createdb"), "-h", str(_socket_folder(folder)), "-U", "postgres", "prefect"], _user())
+
+
+def _initialise(folder: Path) -> None:
+    """As somebody who has a name, which initdb asks for."""
+    uid = _user() if os.geteuid() else pwd.getpwnam("nobody").pw_uid
+    _give(folder, uid)
+    _run([_program("initdb"), *NEW_CLUSTER, "-D", str(folder)], uid)
+    _give(folder, _user())
 
 
 @contextmanager
@@ -176,9 +188,8 @@ def _make_socket_folder(folder: Path) -> None:
     """A short path, because a socket's has at most some hundred bytes; closed to others."""
     sockets = _socket_folder(folder)
     sockets.mkdir(mode=0o700, exist_ok=True)
-    if sockets.lstat().st_uid not in (os.geteuid(), user()) or sockets.is_symlink():
+    if sockets.lstat().st_uid != os.geteuid() or sockets.is_symlink():
         raise ServerError(f"{sockets}, where its socket is to lie, belongs to somebody else: remove it")
-    os.chown(sockets, user(), -1)
 
 
 def _socket_folder(folder: Path) -> Path:
@@ -196,19 +207,24 @@ def _program(name: str) -> str:
     return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
 
 
-def _unprivileged(command: list[str]) -> list[str]:
-    return [sys.executable, "-m", "tasks.unprivileged", *command] if os.geteuid() == 0 else command
+def _user() -> int:
+    return os.geteuid() or OF_NO_ACCOUNT
+
+
+def _unprivileged(command: list[str], uid: int) -> list[str]:
+    return [sys.executable, "-m", "tasks.unprivileged", str(uid), *command] if os.geteuid() == 0 else command
 
 
 def _server(folder: Path) -> list[str]:
     settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-    return _unprivileged([_program("postgres"), "-D", str(folder), "-k", str(_socket_folder(folder)), *settings])
+    return _unprivileged(
+        [_program("postgres"), "-D", str(folder), "-k", str(_socket_folder(folder)), *settings], _user()
+    )
 
 
-def _run(command: list[str], folder: Path | None = None) -> None:
-    """A tool of PostgreSQL's, over a folder if one is named."""
-    whole = _unprivileged([*command, *(["-D", str(folder)] if folder else [])])
-    done = subprocess.run(whole, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+def _run(command: list[str], uid: int) -> None:
+    """A tool of PostgreSQL's."""
+    done = subprocess.run(_unprivileged(command, uid), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise ServerError(f"{Path(command[0]).name} failed: {done.stderr.strip()[-500:]}")
 
@@ -244,12 +260,12 @@ def _forget_stranger(folder: Path) -> None:
                 (folder / PID_FILE).unlink()
 
 
-def _give(folder: Path) -> None:
-    """Let the database belong to whom it runs as: root is another in a home that a user made, and the reverse."""
-    if folder.stat().st_uid == user():
+def _give(folder: Path, uid: int) -> None:
+    """Let the database belong to whom it runs as, who is another for root than for a user."""
+    if folder.stat().st_uid == uid:
         return
     for path in (folder, *folder.rglob("*")):
-        os.chown(path, user(), -1, follow_symlinks=False)
+        os.chown(path, uid, -1, follow_symlinks=False)
 
 
 def _as_packed(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:

@@ -1,4 +1,4 @@
-"""``python -m tasks.unprivileged COMMAND…``: becomes the command, as a user that PostgreSQL accepts, which root is not.
+"""``python -m tasks.unprivileged UID COMMAND…``: root becomes the command as another user, as PostgreSQL refuses root.
 
 It keeps one right of root: to pass folders that are closed to others. A home may lie below such a folder, and its
 permissions stay as they are.
@@ -6,7 +6,6 @@ permissions stay as they are.
 
 import ctypes
 import os
-import pwd
 import sys
 
 CAPABILITY_VERSION = 0x20080522
@@ -14,15 +13,10 @@ KEEP_CAPABILITIES, AMBIENT, RAISE = 8, 47, 2
 PASS_FOLDERS = 1  # CAP_DAC_OVERRIDE
 
 
-def user() -> int:
-    """Who the database runs as and belongs to: this user, or nobody where that is root."""
-    return os.geteuid() or pwd.getpwnam("nobody").pw_uid
-
-
 def main() -> None:
-    if os.geteuid() == 0:
-        _become(user())
-    os.execv(sys.argv[1], sys.argv[1:])
+    uid, *command = sys.argv[1:]
+    _become(int(uid))
+    os.execv(command[0], command)
 
 
 def _become(uid: int) -> None:
@@ -30,7 +24,7 @@ def _become(uid: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.prctl(KEEP_CAPABILITIES, 1, 0, 0, 0))
     os.setgroups([])
-    os.setgid(pwd.getpwuid(uid).pw_gid)
+    os.setgid(uid)
     os.setuid(uid)
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     mask = 1 << PASS_FOLDERS
