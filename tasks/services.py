@@ -200,7 +200,8 @@ def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig,
     """Register work pools and deployments, and start the workers.
 
     They load while the server starts, and ask it nothing before the last deployment is there: where two write at once,
-    Prefect refuses one of them because of its SQLite, and its clients wait for 2 s each time.
+    Prefect on SQLite refuses one of them, and its clients wait for 2 s each time. What a reboot cut off is put right
+    before a worker begins.
     """
     from tasks.automations import install, prepare_automations  # only now is it known which Prefect server it is for
     from tasks.deploy import apply, create_pools, prepare_all
