@@ -17,6 +17,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	$(BIN)/python -m tasks.databases
+	$(BIN)/python -m tasks.postgres
 	touch $@
 
 demo: $(INSTALLED)

@@ -395,7 +395,7 @@ def up(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start MLflow, Prefect, a worker for each work pool and the deployments here; what runs already stays."""
+    """Start MLflow, Prefect, its database, a worker for each work pool and the deployments; what runs already stays."""
     from tasks.config.deployments import DeploymentsConfig
     from tasks.config.loading import load_config
     from tasks.registry.locations import check_locations
@@ -404,6 +404,8 @@ def up(
     check_locations(find_home())
     loaded = load_config(config, DeploymentsConfig)
     services = start(find_home(), loaded, ROOT, {"mlflow": mlflow_port, "prefect": prefect_port})
+    for note in filter(None, (service.note for service in services.values())):
+        print(f"tandem: {note}", file=sys.stderr)
     rows = _service_rows(services)
     _show(as_json, {"services": rows}, lambda: print_services(rows))
 
@@ -465,6 +467,7 @@ def status(as_json: Json = False) -> None:
         },
         lambda: print_table(columns, [[row[c] for c in columns] for row in rows]),
     )
+    raise typer.Exit(1 if any(service["condition"] != "running" for service in services) else 0)
 
 
 @app.command()
@@ -866,6 +869,8 @@ def _service_rows(services: "Mapping[str, Service]") -> list[dict[str, Any]]:
             "address": service.address,
             "pid": service.pid,
             "since": _local(service.started),
+            "restarts": service.restarts,
+            "restarted": _local(service.restarted) if service.restarted else "",
             "errors": sum(1 for _ in read_errors(log_of(find_home(), service.name), yesterday)),
             "log": str(log_of(find_home(), service.name)),
         }

@@ -29,8 +29,11 @@ VENV = ".venv/bin"
 
 def print_services(rows: Sequence[dict[str, Any]]) -> None:
     if rows:
-        columns = ["name", "condition", "address", "pid", "since", "errors", "log"]
-        print_table([*columns[:5], "errors in 24 h", "log"], [[row[column] for column in columns] for row in rows])
+        columns = ["name", "condition", "address", "pid", "since", "restarts", "restarted", "errors", "log"]
+        print_table(
+            [*columns[:6], "last restart", "errors in 24 h", "log"],
+            [[row[column] for column in columns] for row in rows],
+        )
         print()
 
 

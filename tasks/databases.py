@@ -52,11 +52,11 @@ def prepared(package: str) -> Path:
     return FOLDER / f"{package}-{version(package)}.db"
 
 
-def prepare_prefect_home() -> None:
+def prepare_prefect_home(with_database: bool = True) -> None:
     """Make PREFECT_HOME, of which Prefect makes the last folder only, and give it a database unless it has one."""
     home = Path(os.environ["PREFECT_HOME"])
     home.mkdir(parents=True, exist_ok=True)
-    if (home / "prefect.db").exists() or not prepared("prefect").exists():
+    if not with_database or (home / "prefect.db").exists() or not prepared("prefect").exists():
         return
     with tempfile.TemporaryDirectory(dir=home) as folder, suppress(OSError):  # then Prefect makes its own
         copied = shutil.copy(prepared("prefect"), folder)

@@ -39,14 +39,16 @@ WATCHED = "tandem"
 RETRIES = "retries-"
 """Begins the tag that says how often a crashed run is started again."""
 RESTARTED = "Started again after a crash."
+INTERRUPTED = "The services of Tandem were ended while it ran."
+RESUMED = "Started again, because the services of Tandem had been ended while it ran."
 
 
 def recover(client: SyncPrefectClient, since: datetime, now: datetime) -> None:
     """Start crashed runs again, and mark those as crashed that went silent and could be heard since `since`."""
-    for run in _read(client, StateType.CRASHED, ended_after=now - REMEMBERED):
-        if _is_older(run, now, SETTLED) and may_start_again(client, run):
-            _set(client, run, AwaitingRetry(message=RESTARTED))
-    for run in _read(client, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING):
+    for run in read_watched(client, StateType.CRASHED, ended_after=now - REMEMBERED):
+        if (was_interrupted(run) or _is_older(run, now, SETTLED)) and may_start_again(client, run):
+            _set(client, run, AwaitingRetry(message=RESUMED if was_interrupted(run) else RESTARTED))
+    for run in read_watched(client, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING):
         patience = START if _type(run) == StateType.PENDING else SILENCE
         if _is_older(run, now, patience, since) and not heard_after(client, run, now - patience):
             message = f"Nothing was heard of its process for {patience.seconds} s."
@@ -54,11 +56,20 @@ def recover(client: SyncPrefectClient, since: datetime, now: datetime) -> None:
 
 
 def may_start_again(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Whether it was started again less often than its tag says, also where it never came as far as its flow."""
+    """Whether it was started again less often than its tag says, also where it never came as far as its flow.
+
+    That its services were ended is no fault of its own, and counts for nothing.
+    """
     retries = next((int(tag.removeprefix(RETRIES)) for tag in run.tags if tag.startswith(RETRIES)), 0)
-    if run.run_count > retries:
-        return False
-    return sum(state.message == RESTARTED for state in client.read_flow_run_states(run.id)) < retries
+    if was_interrupted(run) or not retries:
+        return bool(retries)
+    messages = [state.message for state in client.read_flow_run_states(run.id)]
+    return run.run_count - messages.count(RESUMED) <= retries and messages.count(RESTARTED) < retries
+
+
+def was_interrupted(run: FlowRun) -> bool:
+    """Whether it ended with the services, of which nobody is left who could report its crash once more."""
+    return run.state is not None and run.state.message == INTERRUPTED
 
 
 def tags_of(retries: int) -> list[str]:
@@ -66,7 +77,8 @@ def tags_of(retries: int) -> list[str]:
     return [WATCHED, f"{RETRIES}{retries}"] if retries else [WATCHED]
 
 
-def _read(client: SyncPrefectClient, *types: StateType, ended_after: datetime | None = None) -> list[FlowRun]:
+def read_watched(client: SyncPrefectClient, *types: StateType, ended_after: datetime | None = None) -> list[FlowRun]:
+    """The runs of Tandem's deployments that are in one of these states."""
     where = FlowRunFilter(
         tags=FlowRunFilterTags(all_=[WATCHED]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types))),

@@ -1,42 +1,50 @@
-"""Starts and ends what Tandem needs on this machine: MLflow, Prefect, a worker for each work pool, and the watcher.
+"""Starts and ends what Tandem needs on this machine.
 
-Every process that descends from a service carries the home's mark in its environment: by it `down` finds also the runs
-that a killed worker left behind, and never a process that somebody else started.
+That is MLflow, Prefect and its PostgreSQL, a worker for each work pool, the watcher, and what supervises them all.
 """
 
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import datetime
-from importlib.resources import files
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 
-import psutil
-from filelock import FileLock
-
+from tasks import postgres
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.servers import reach
-from tasks.config.services import ADDRESSES, Service, log_of, read_services, runs, services_file, write_services
+from tasks.config.services import (
+    ADDRESSES,
+    Service,
+    keep_ports,
+    log_of,
+    read_ports,
+    read_services,
+    runs,
+    services_file,
+    write_services,
+)
 from tasks.config.settings import Home
 from tasks.databases import prepare_prefect_home
 from tasks.errors import ConfigError, ServerError
+from tasks.processes import alone, descendants, end_together, kill
+from tasks.programs import HOST, SUPERVISOR, WATCHER, WORKER, addresses, start, start_supervisor, worker_name
 from tasks.records import Trouble
 
-MARK = "TANDEM_SERVICES_OF"
-HOST = "127.0.0.1"
 PORTS = {"mlflow": 5000, "prefect": 4200}
-WATCHER = "watcher"
 HEALTH = {"mlflow": "/health", "prefect": "/api/health"}
+FOUND = {
+    "gone": "is gone",
+    "given up": "ended each time that it was started again, and is not started any more",
+    "does not answer": "does not answer",
+}
 START_SECONDS = 180
 """Longest wait for a service on a machine that is busy with other things."""
-WORKER_SECONDS, SERVER_SECONDS, KILL_SECONDS = 15, 5, 5
-"""How long workers (which end their runs first), servers and what is killed may take to be gone."""
+WORKER_SECONDS, SERVER_SECONDS, DATABASE_SECONDS = 15, 5, 15
+"""How long workers (which end their runs first), servers and their database may take to be gone."""
 
 
 def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int | None]) -> dict[str, Service]:
@@ -49,15 +57,21 @@ def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int |
         ServerError: a port is taken, or a service ended while starting; then nothing that this call started is left.
         ConfigError: a running server was asked for on another port.
     """
-    with _alone(home):
+    environment = dict(os.environ)
+    with alone(home):
         services = {name: service for name, service in read_services(home).items() if runs(service)}
+        if not services:
+            kill(descendants(home))  # what a record that was lost named
         before = dict(services)
         try:
             _start_servers(home, services, ports)
             _deploy(home, services, config, root)
             for service in services.values():
                 _wait_until_ready(home, service)
-            _start_watcher(home, services)
+            if WATCHER not in services:
+                start(home, services, WATCHER)
+            keep_ports(home, services)
+            start_supervisor(home, services, environment)
         except BaseException:
             _end([service for name, service in services.items() if name not in before])
             write_services(home, before)
@@ -67,17 +81,21 @@ def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int |
 
 def down(home: Home) -> list[str]:
     """End every service of the home with all that it started, workers first; the names of those that ran."""
-    with _alone(home):
+    with alone(home):
         services = read_services(home)
         names = [name for name, service in services.items() if runs(service)]
+        _end_workers(home, services)
         _end(services.values())
-        _kill(_descendants(home))
+        kill(descendants(home))
+        postgres.remove_socket_folder(home)
         services_file(home).unlink(missing_ok=True)
         return names
 
 
 def condition(service: Service) -> str:
-    """``running``, ``gone``, or ``does not answer`` for a server that hangs."""
+    """``running``, ``gone``, ``given up``, or ``does not answer`` for a server that hangs."""
+    if service.given_up:
+        return "given up"
     if not runs(service):
         return "gone"
     try:
@@ -89,27 +107,21 @@ def condition(service: Service) -> str:
 
 def examine_services(home: Home) -> list[Trouble]:
     """Every service that was started and not stopped, and that does not work."""
-    conditions = {name: condition(service) for name, service in read_services(home).items()}
-    return [
-        Trouble(f"the service {name} {'is gone' if state == 'gone' else state}: see {log_of(home, name)}", "tandem up")
+    services = read_services(home)
+    conditions = {name: condition(service) for name, service in services.items()}
+    notes = [Trouble(service.note, "tandem down && tandem up") for service in services.values() if service.note]
+    return notes + [
+        Trouble(f"the service {name} {FOUND[state]}: see {log_of(home, name)}", "tandem up")
         for name, state in conditions.items()
         if state != "running"
     ]
 
 
-@contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    """One `up` or `down` of a home at a time."""
-    home.locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.locks / "services.lock"):
-        yield
-
-
 def _choose_ports(home: Home, services: dict[str, Service], ports: dict[str, int | None]) -> dict[str, int]:
     """The servers to start, with their ports, each free."""
     chosen = {}
-    known = read_services(home)
-    for name, default in PORTS.items():
+    kept = {**PORTS, **{name: port for name, port in read_ports(home).items() if name in PORTS}}
+    for name, default in kept.items():
         wanted = ports.get(name)
         if name in services:
             if wanted and wanted != services[name].port:
@@ -117,7 +129,7 @@ def _choose_ports(home: Home, services: dict[str, Service], ports: dict[str, int
                     f"{name} runs on port {services[name].port}, not {wanted}: run `tandem down` first to move it"
                 )
         elif not os.environ.get(ADDRESSES[name][0], "").startswith("http"):
-            chosen[name] = wanted or (known[name].port if name in known else default)
+            chosen[name] = wanted or default
             _check_free(name, chosen[name])
     return chosen
 
@@ -132,59 +144,76 @@ def _check_free(name: str, port: int) -> None:
         ) from None
 
 
-def _prefect_server(port: int) -> list[str]:
-    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+def _start_servers(home: Home, services: dict[str, Service], ports: dict[str, int | None]) -> None:
+    for name in {*PORTS, postgres.NAME} - services.keys():
+        kill(descendants(home, name))  # a helper that outlived its server may hold the port
+    chosen = _choose_ports(home, services, ports)
+    if port := chosen.get("prefect"):
+        _start_prefect(home, services, port)
+    elif "prefect" in services and postgres.NAME in read_services(home):
+        _start_database(home, services)
+    if port := chosen.get("mlflow"):
+        _check_mlflow(home)
+        start(home, services, "mlflow", port)
+    os.environ.update(addresses(services))
 
 
-def _mlflow_server(home: Home, port: int) -> tuple[list[str], dict[str, str]]:
-    """What `mlflow server` runs in the end, and its variables: the command itself imports as much again before it.
+def _start_prefect(home: Home, services: dict[str, Service], port: int) -> None:
+    """On PostgreSQL; where that cannot be, on SQLite, with a note."""
+    note = ""
+    if postgres.is_wanted():
+        try:
+            _start_database(home, services)
+        except ServerError as error:
+            note = (
+                f"PostgreSQL cannot start ({error}): Prefect runs on SQLite, where presses in its page may be lost, "
+                "and shows no run that it kept in PostgreSQL before"
+            )
+    prepare_prefect_home(with_database=postgres.NAME not in services)
+    start(home, services, "prefect", port)
+    services["prefect"] = replace(services["prefect"], note=note)
+    write_services(home, services)
 
-    It serves the home's own database, and has artifacts where commands find them also when no server runs.
-    """
+
+def _start_database(home: Home, services: dict[str, Service]) -> None:
+    """Raises ServerError where it cannot; then nothing of it runs."""
+    if postgres.NAME in services:
+        return
+    postgres.prepare(home)
+    server = start(home, services, postgres.NAME)
+    try:
+        postgres.wait_until_ready(home, server)
+    except ServerError:
+        _end([services.pop(postgres.NAME)])
+        raise
+
+
+def _check_mlflow(home: Home) -> None:
     from tasks.registry.connection import connect, failures_explained
 
     client = connect(home)  # makes the database where it is missing
     with failures_explained(home.tracking_uri):
         client.search_experiments(max_results=1)  # names a database of another MLflow's, which the app would serve
-    log_config = files("mlflow") / "server" / "uvicorn_log_config.yaml"
-    command = [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port), "--log-config", str(log_config)]
-    return [*command, "--no-access-log", "mlflow.server.fastapi_app:app"], {
-        "_MLFLOW_SERVER_FILE_STORE": home.tracking_uri,
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": (home.mlruns / "artifacts").as_uri(),
-        "_MLFLOW_SGI_NAME": "uvicorn",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # of no use here
-    }
-
-
-def _start_servers(home: Home, services: dict[str, Service], ports: dict[str, int | None]) -> None:
-    for name in PORTS.keys() - services.keys():
-        _kill(_descendants(home, name))  # a helper that outlived its server may hold the port
-    chosen = _choose_ports(home, services, ports)
-    if port := chosen.get("prefect"):
-        prepare_prefect_home()
-        _start(home, services, "prefect", _prefect_server(port), port)
-    if port := chosen.get("mlflow"):
-        command, variables = _mlflow_server(home, port)
-        _start(home, services, "mlflow", command, port, variables)
-    for name in services.keys() & ADDRESSES.keys():
-        variable, path = ADDRESSES[name]
-        os.environ[variable] = services[name].address + path
 
 
 def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig, root: Path) -> None:
     """Register work pools and deployments, and start the workers.
 
     They load while the server starts, and ask it nothing before the last deployment is there: where two write at once,
-    Prefect refuses one of them because of its SQLite, and its clients wait for 2 s each time.
+    Prefect on SQLite refuses one of them, and its clients wait for 2 s each time. What a reboot cut off is put right
+    before a worker begins.
     """
     from tasks.automations import install, prepare_automations  # only now is it known which Prefect server it is for
     from tasks.deploy import apply, create_pools, prepare_all
+    from tasks.interrupted import end_interrupted
 
     deployments = prepare_all(config, root)
     automations = prepare_automations(config, deployments, root)
+    idle = [pool.name for pool in config.work_pools if f"{WORKER}{pool.name}" not in services]
     workers = _start_workers(home, services, config)
     if "prefect" in services:
         _wait_for_answer(home, services["prefect"])
+        end_interrupted(addresses(services)["PREFECT_API_URL"], idle)
     create_pools(config)
     for deployment in deployments:
         apply(deployment)
@@ -200,66 +229,16 @@ def _start_workers(
     """Those that are missing; each begins when its standard input ends."""
     started = []
     for pool in config.work_pools:
-        name = f"worker-{pool.name}"
+        name = f"{WORKER}{pool.name}"
         if name not in services:
-            command = [sys.executable, "-m", "tasks.work", pool.name, _worker_name(pool.name)]
-            started.append(_start(home, services, name, command, stdin=subprocess.PIPE))
+            started.append(start(home, services, name, stdin=subprocess.PIPE))
     return started
-
-
-def _start_watcher(home: Home, services: dict[str, Service]) -> None:
-    if WATCHER not in services:
-        _start(home, services, WATCHER, [str(Path(sys.executable).with_name("tandem")), "watch"])
-
-
-def _worker_name(pool: str) -> str:
-    return f"{pool} on {socket.gethostname()}"
-
-
-def _start(
-    home: Home,
-    services: dict[str, Service],
-    name: str,
-    command: list[str],
-    port: int = 0,
-    variables: Mapping[str, str] = MappingProxyType({}),
-    stdin: int = subprocess.DEVNULL,
-) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that Ctrl-C in the terminal does not reach it later; recorded at once."""
-    log = log_of(home, name)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        MARK: f"{home.root}#{name}",
-        "TANDEM_HOME": str(home.root),
-        # started runs wait for the worker's next look, by default up to 10 s
-        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "1"),
-        # its pages ask the server they came from; by default they would ask port 4200, whatever its port is
-        "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", "/api"),
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # the command that starts it prints no log lines, and a service that fails must say so in its log
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
-        "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": "%Y-%m-%d %H:%M:%S",
-        # flow runs older than 90 days go, as events do, or its database would grow for ever
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": os.environ.get(
-            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED", "events,flow_runs"
-        ),
-        **variables,
-    }
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdin=stdin, stdout=output, stderr=output, start_new_session=True
-        )
-    started = psutil.Process(process.pid).create_time()
-    services[name] = Service(name, process.pid, started, port)
-    write_services(home, services)
-    return process
 
 
 def _wait_until_ready(home: Home, service: Service) -> None:
     if service.port:
         _wait_for_answer(home, service)
-    elif service.name != WATCHER:
+    elif service.name.startswith(WORKER):
         _wait_for_worker(home, service)
 
 
@@ -277,14 +256,14 @@ def _wait_for_answer(home: Home, server: Service) -> None:
 def _wait_for_worker(home: Home, worker: Service) -> None:
     from prefect import get_client
 
-    pool = worker.name.removeprefix("worker-")
+    pool = worker.name.removeprefix(WORKER)
     with get_client(sync_client=True) as client:
 
         def is_online() -> bool:
             known = client.request(
                 "POST", "/work_pools/{work_pool_name}/workers/filter", path_params={"work_pool_name": pool}
             )
-            beats = [found["last_heartbeat_time"] for found in known.json() if found["name"] == _worker_name(pool)]
+            beats = [found["last_heartbeat_time"] for found in known.json() if found["name"] == worker_name(pool)]
             # one of before may have had the same name
             return any(datetime.fromisoformat(beat).timestamp() > worker.started for beat in beats)
 
@@ -303,54 +282,26 @@ def _wait(home: Home, service: Service, ready: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def _end_workers(home: Home, services: dict[str, Service]) -> None:
+    """With what they run, whose states are put right while the server is there."""
+    began = datetime.now(UTC)
+    workers = [service for service in services.values() if service.name.startswith(WORKER)]
+    _end([service for service in services.values() if service.name in (SUPERVISOR, WATCHER)])
+    _end(workers)
+    for worker in workers:
+        kill(descendants(home, worker.name))
+    api = addresses(services).get("PREFECT_API_URL")
+    if workers and api and condition(services["prefect"]) == "running":
+        from tasks.interrupted import end_interrupted
+
+        end_interrupted(api, [worker.name.removeprefix(WORKER) for worker in workers], began)
+
+
 def _end(services: Iterable[Service]) -> None:
-    """Ask, wait, and kill what is left: workers first, so that runs can still report how they ended."""
+    """The supervisor first; then workers, so that runs can still report how they ended; what holds the data last."""
     here = [service for service in services if runs(service)]
-    _end_together([service for service in here if not service.port], WORKER_SECONDS)
-    _end_together([service for service in here if service.port], SERVER_SECONDS)
-
-
-def _end_together(services: Sequence[Service], seconds: float) -> None:
-    mains = [psutil.Process(service.pid) for service in services]
-    family = mains + [child for main in mains for child in main.children(recursive=True)]
-    for main in mains:
-        _signal(main, psutil.Process.terminate)
-    _wait_for_end(family, seconds)
-    _kill(family)
-
-
-def _descendants(home: Home, service: str = "") -> list[psutil.Process]:
-    """Every process that this service of the home, or any, started; also where its parent is gone."""
-    mine = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            root, _, name = process.environ().get(MARK, "").rpartition("#")
-            if root == str(home.root) and service in ("", name) and process.pid != os.getpid():
-                mine.append(process)
-    return mine
-
-
-def _kill(processes: Sequence[psutil.Process]) -> None:
-    for process in processes:
-        _signal(process, psutil.Process.kill)
-    _wait_for_end(processes, KILL_SECONDS)
-
-
-def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while any(_is_alive(process) for process in processes) and time.monotonic() < end:
-        time.sleep(0.1)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    """A zombie that nobody reaps, as in a container, has ended; unless a last thread still holds its ports."""
-    try:
-        is_zombie = process.status() == psutil.STATUS_ZOMBIE
-        return process.is_running() and (not is_zombie or process.num_threads() > 1)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _signal(process: psutil.Process, signal: Callable[[psutil.Process], None]) -> None:
-    with suppress(psutil.NoSuchProcess):
-        signal(process)
+    end_together([service for service in here if service.name == SUPERVISOR], SERVER_SECONDS)
+    database = [service for service in here if service.name == postgres.NAME]
+    end_together([service for service in here if not service.port and service not in database], WORKER_SECONDS)
+    end_together([service for service in here if service.port], SERVER_SECONDS)
+    end_together(database, DATABASE_SECONDS, postgres.STOP)

@@ -1,5 +1,6 @@
 """A home whose services `tandem up` started, and what a test does with the runs of its workers."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID
 
+import asyncpg
 import psutil
 import yaml
 from prefect import get_client
@@ -18,10 +21,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
-from tasks.config.services import read_services
+from tasks import postgres
+from tasks.config.services import read_services, runs
 from tasks.config.settings import Home
+from tasks.programs import SUPERVISOR
 from tasks.services import down
 from tests.servers import free_port
+from tests.waiting import wait_for
 
 TANDEM = Path(sys.executable).with_name("tandem")
 OWN = ("TANDEM_HOME", "PREFECT_HOME", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
@@ -50,6 +56,8 @@ class Installation:
     deployments: Path
     first: dict[str, Any]
     """What the first `tandem up --json` printed."""
+    said: str
+    """What it printed for people beside."""
 
     def start(self, deployment: str, **parameters: Any) -> UUID:
         """Create a run of the deployment, named ``flow/deployment``."""
@@ -63,6 +71,11 @@ class Installation:
     def pid(self, service: str) -> int:
         return read_services(self.home)[service].pid
 
+    def end_supervisor(self) -> None:
+        """What is killed then stays so."""
+        psutil.Process(self.pid(SUPERVISOR)).kill()
+        wait_for(lambda: not runs(read_services(self.home)[SUPERVISOR]))
+
 
 @contextmanager
 def installed(folder: Path, *deployments: dict[str, Any]) -> Iterator[Installation]:
@@ -72,9 +85,26 @@ def installed(folder: Path, *deployments: dict[str, Any]) -> Iterator[Installati
     try:
         assert up.returncode == 0, up.stderr
         with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{read_services(home)['prefect'].port}/api"}):
-            yield Installation(home, file, json.loads(up.stdout))
+            yield Installation(home, file, json.loads(up.stdout), up.stderr)
     finally:
         down(home)
+
+
+def socket_folder(home: Home) -> Path:
+    return Path(unquote(postgres.url_of(home).rpartition("host=")[2]))
+
+
+def ask_prefect(home: Home, query: str) -> list[tuple[Any, ...]]:
+    """The rows that Prefect's database, which runs, answers with."""
+
+    async def answer() -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(user="postgres", database="prefect", host=str(socket_folder(home)))
+        try:
+            return [tuple(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(answer())
 
 
 def state(run: UUID) -> str:

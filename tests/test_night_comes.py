@@ -1,10 +1,8 @@
 """The night comes by itself, survives a restart of the server, and is missed where the scheduler fails."""
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from tasks.lock import model_lock
 from tasks.registry.connection import connect
 from tasks.registry.versions import list_versions
 from tasks.schedules import examine_schedules
-from tests.installation import Installation, history, installed, read, state, tandem
+from tests.installation import Installation, ask_prefect, history, installed, read, state, tandem
 from tests.nights import config_over_facts
 from tests.waiting import wait_for
 
@@ -89,6 +87,7 @@ def test_a_restart_of_the_server_leaves_a_night_running_to_its_end(here: Install
         wait_for(lambda: state(run) == "Running")
         details = read(run).state.state_details  # type: ignore[union-attr]
         assert details.deployment_concurrency_lease_id is None  # it would stand in the memory of the server alone
+        here.end_supervisor()
         psutil.Process(here.pid("prefect")).kill()
         wait_for(lambda: not runs(read_services(here.home)["prefect"]))
         down = tandem(here.home, "doctor")
@@ -120,10 +119,16 @@ def test_what_is_shipped_with_a_schedule_is_started_again_after_a_crash() -> Non
 
 def test_a_scheduler_that_fails_is_found_and_its_errors_stand_in_the_log(here: Installation) -> None:
     """It fails as it did under SQLAlchemy 2.1: whenever it inserts a run."""
-    refuse = """CREATE TRIGGER refuse BEFORE INSERT ON flow_run WHEN NEW.auto_scheduled
-                BEGIN SELECT RAISE(ABORT, 'no schedule fires'); END"""
-    with closing(sqlite3.connect(here.home.data / "prefect" / "prefect.db", timeout=60)) as database, database:
-        database.execute(refuse)
+    ask_prefect(
+        here.home,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'no schedule fires'; END $$",
+    )
+    ask_prefect(
+        here.home,
+        "CREATE TRIGGER refuse BEFORE INSERT ON flow_run FOR EACH ROW WHEN (NEW.auto_scheduled) "
+        "EXECUTE FUNCTION refuse()",
+    )
     scheduled = sorted(runs_of("held", name={"any_": ["Scheduled"]}), key=lambda run: str(run.expected_start_time))
     with get_client(sync_client=True) as client:
         for run in scheduled[1:]:

@@ -1,5 +1,6 @@
 """What the watcher does, on a real Prefect server: what it makes of runs in every state, as if time had passed."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,8 @@ from tasks.close import close_ended
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.settings import Home
 from tasks.deploy import deploy_all
-from tasks.recover import REMEMBERED, SETTLED, SILENCE, START, recover
+from tasks.interrupted import RUN_OF, end_interrupted
+from tasks.recover import INTERRUPTED, REMEMBERED, SETTLED, SILENCE, START, WATCHED, recover
 from tasks.registry.connection import connect
 from tasks.registry.runs import finish, start_run
 from tasks.tracking import FLOW_RUN_TAG
@@ -125,6 +127,44 @@ def test_a_crashed_run_is_started_again_when_the_crash_has_settled_and_no_more_o
     assert state(run) == "Crashed"
     restarts = [each for each in client.read_flow_run_states(run) if each.name == "AwaitingRetry"]
     assert len(restarts) == 2
+
+
+def test_runs_that_ended_with_the_services_are_started_again_at_once_and_that_counts_for_nothing(
+    client: SyncPrefectClient, deployment: UUID
+) -> None:
+    run, cancelled = (
+        create(client, deployment, Pending(), Running()),
+        create(client, deployment, Pending(), Cancelling()),
+    )
+    lives = create(client, deployment, Pending(), Running())
+    process = subprocess.Popen(["sleep", "600"], env={RUN_OF: str(lives)})
+    try:
+        end_interrupted(str(client.api_url), ["of other workers"])
+        assert state(run) == "Running"
+        for _ in range(4):  # more often than it has retries
+            end_interrupted(str(client.api_url), ["watched"])
+            assert (state(run), state(cancelled), state(lives)) == ("Crashed", "Cancelled", "Running")
+            assert client.read_flow_run(run).state.message == INTERRUPTED  # type: ignore[union-attr]
+            look(client, timedelta(0))
+            assert state(run) == "AwaitingRetry"
+            for each in (Pending(), Running()):
+                client.set_flow_run_state(run, each)
+    finally:
+        process.kill()
+        process.wait()
+    client.set_flow_run_state(run, Crashed())
+    look(client, SETTLED + SOON)
+    assert state(run) == "AwaitingRetry"  # its own retries are all there
+
+
+def test_a_run_without_retries_that_ended_with_the_services_stays_crashed(
+    client: SyncPrefectClient, deployment: UUID
+) -> None:
+    run = create(client, deployment, Pending(), Running())
+    client.update_flow_run(run, tags=[WATCHED])
+    end_interrupted(str(client.api_url), ["watched"])
+    look(client, SETTLED + SOON)
+    assert state(run) == "Crashed"
 
 
 def test_what_crashed_long_ago_or_ended_otherwise_stays_as_it_is(client: SyncPrefectClient, deployment: UUID) -> None:

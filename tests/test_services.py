@@ -2,30 +2,30 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import psutil
 import pytest
 from prefect import get_client
 
+from tasks import postgres
 from tasks.config.services import Service, read_services, runs, use_services, write_services
 from tasks.config.settings import Home
+from tasks.processes import MARK
 from tasks.recover import SETTLED
-from tasks.services import MARK, down
+from tasks.services import down
 from tests.installation import (
     Installation,
+    ask_prefect,
     cancel,
     heartbeats,
     history,
@@ -40,7 +40,7 @@ from tests.servers import free_port
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-NAMES = {"mlflow", "prefect", "worker-cpu", "worker-gpu", "watcher"}
+NAMES = {"postgres", "mlflow", "prefect", "worker-cpu", "worker-gpu", "watcher", "supervisor"}
 
 
 def started_by(home: Home) -> list[psutil.Process]:
@@ -107,6 +107,7 @@ def lost(here: Installation, tmp_path_factory: pytest.TempPathFactory) -> Lost:
     run = start(here, "sleeps-once/toy", folder / "run")
     wait_for((folder / "run" / "attempt-1").exists)
     wait_for(lambda: bool(heartbeats(run)))
+    here.end_supervisor()
     worker = psutil.Process(here.pid("worker-cpu"))
     for process in [*worker.children(recursive=True), worker]:
         process.kill()
@@ -138,13 +139,13 @@ def test_other_commands_use_the_running_servers_and_what_is_set_stays(
 
 
 def test_a_second_up_starts_only_what_is_missing_and_where_it_was(here: Installation, lost: Lost) -> None:
-    assert lost.conditions == dict.fromkeys(NAMES, "running") | {"worker-cpu": "gone"}
+    assert lost.conditions == dict.fromkeys(NAMES, "running") | {"worker-cpu": "gone", "supervisor": "gone"}
     psutil.Process(here.pid("mlflow")).kill()
     before = read_services(here.home)
     again = tandem(here.home, "up", here.deployments, "--json")
     assert again.returncode == 0, again.stderr
     after = read_services(here.home)
-    assert {name for name in NAMES if after[name] != before[name]} == {"mlflow", "worker-cpu"}
+    assert {name for name in NAMES if after[name] != before[name]} == {"mlflow", "worker-cpu", "supervisor"}
     assert after["mlflow"].port == before["mlflow"].port
 
 
@@ -225,17 +226,18 @@ def test_down_ends_all_and_what_it_interrupted_goes_on_after_the_next_up(here: I
     asked = start(here, "sleeps-once/on-gpu", tmp_path / "asked")
     attempts = [tmp_path / name / "attempt-1" for name in ("orphan", "asked")]
     wait_for(lambda: all(attempt.exists() for attempt in attempts))
+    here.end_supervisor()
     psutil.Process(here.pid("worker-cpu")).kill()
     assert lives(int(attempts[0].read_text().split()[1]))  # nobody watches it any more
     wait_for(lambda: bool(heartbeats(orphan)))
     said = tandem(here.home, "down", "--json")
-    assert set(json.loads(said.stdout)["ended"]) == NAMES - {"worker-cpu"}
+    assert set(json.loads(said.stdout)["ended"]) == NAMES - {"worker-cpu", "supervisor"}
     assert not started_by(here.home)
     assert read_services(here.home) == {}
     assert tandem(here.home, "down").stdout == "Nothing was running.\n"
     _let_a_night_pass(here.home)
-    ports = [f"--{name}-port={urlsplit(here.address(name)).port}" for name in ("mlflow", "prefect")]
-    assert tandem(here.home, "up", here.deployments, *ports).returncode == 0
+    assert tandem(here.home, "up", here.deployments).returncode == 0
+    assert read_services(here.home)["prefect"].address == here.address("prefect")
     wait_for(lambda: state(orphan) == state(asked) == "Completed", 480)
 
 
@@ -261,8 +263,6 @@ def test_a_process_that_nobody_reaped_does_not_run() -> None:
 
 def _let_a_night_pass(home: Home) -> None:
     """What the server knows of happened yesterday."""
-    with closing(sqlite3.connect(home.data / "prefect" / "prefect.db")) as database, database:
+    with postgres.running(postgres.folder_of(home)):
         for table, column in (("flow_run_state", "timestamp"), ("events", "occurred")):
-            database.execute(
-                f"""UPDATE {table} SET "{column}" = datetime("{column}", '-1 day') || substr("{column}", 20)"""
-            )
+            ask_prefect(home, f"UPDATE {table} SET {column} = {column} - interval '1 day'")

@@ -78,7 +78,7 @@ class ServiceConfig(Strict):
     keys: str = "data/keys.json"
     """The file of hashed keys, relative to the home; `tandem keys add` writes it. While it holds no key, a service on
     loopback answers everybody on this machine."""
-    poll_seconds: float = Field(0.25, gt=0, le=60)
+    poll_seconds: float = Field(1, gt=0, le=60)
     """How often the registry is asked which version is live."""
     retry_seconds: float = Field(10, gt=0, le=3600)
     """How long a version that did not load is left alone before it is tried again."""
