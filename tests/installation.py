@@ -14,7 +14,7 @@ from uuid import UUID
 import psutil
 import yaml
 from prefect import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
@@ -79,6 +79,11 @@ def installed(folder: Path, *deployments: dict[str, Any]) -> Iterator[Installati
 
 def state(run: UUID) -> str:
     return str(read(run).state_name)
+
+
+def completed(run: UUID) -> bool:
+    """Whether it did its work, whatever came of it: a state's name says that."""
+    return read(run).state_type == StateType.COMPLETED
 
 
 def read(run: UUID) -> FlowRun:
