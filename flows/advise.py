@@ -4,6 +4,7 @@ from datetime import date
 
 from prefect import flow
 
+from tasks.absorb import current
 from tasks.advice.costs import load_prices
 from tasks.advice.weighing import summarise, weigh
 from tasks.config.advice import CaseConfig
@@ -24,6 +25,7 @@ def advise(config: CaseConfig) -> Advised:
     Args:
         config: The workload, and whose measurements count.
     """
+    config = current(config)
     home, prices = find_home(), load_prices(config.prices)
     seconds: dict[str, float] = {}
     with mlflow_run(f"advice-{config.name}", config.name) as run_id:

@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.finetune_dpo import finetune_dpo
 from flows.finetune_sft import finetune_sft
+from tasks.absorb import current
 from tasks.config.curation import CurateConfig
 from tasks.config.settings import Home, find_home
 from tasks.distill import distill
@@ -37,7 +38,7 @@ def curate(config: CurateConfig) -> Curated:
     Args:
         config: What is learnt from, what must not be, and which fine-tune it is for.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     with model_lock(home.locks, f"{config.name}.curation", config.lock_minutes * 60):
         close_killed(config, home)
         with mlflow_run(f"curation-{config.name}", f"curation-{config.name}") as run_id:

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.absorb import current
 from tasks.appraise import appraise
 from tasks.config.diagnosis import DiagnoseConfig
 from tasks.config.settings import find_home
@@ -23,7 +24,7 @@ def diagnose(config: DiagnoseConfig) -> Diagnosed:
     Args:
         config: Which release, which questions, and when an answer has the facts or is in the wrong form.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     release, questions = pin(connect(home), config.release), questions_of(config, home)
     seconds: dict[str, float] = {}
     with mlflow_run(f"diagnosis-{config.name}", config.name) as run_id:

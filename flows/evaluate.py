@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.absorb import current
 from tasks.appraise import appraise
 from tasks.assess import assess
 from tasks.config.evaluation import AnswersConfig
@@ -29,6 +30,7 @@ def evaluate(config: AnswersConfig) -> Evaluated:
     Args:
         config: Which questions, which releases, and what the first of them must show.
     """
+    config = current(config)
     home, queries = find_home(), load_golden(config.questions)
     labels = load_labels(config.labels, [judge.name for judge in config.judges])
     releases = list(dict.fromkeys(pin(connect(home), named) for named in config.releases))

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+from tasks.absorb import current
 from tasks.check_data import check_data
 from tasks.config.settings import Home, find_home
 from tasks.config.training import DpoConfig, SftConfig
@@ -25,7 +26,7 @@ from tasks.train import die_with_worker, train, training_job
 def fine_tune(config: SftConfig | DpoConfig) -> Finetune:
     """Check the data, train, score beside base and champion, judge, register, and put live what may go live."""
     die_with_worker()
-    home = find_home()
+    home, config = find_home(), current(config)
     with model_lock(home.locks, config.name, config.lock_minutes * 60):
         mend(config.name, home)
         with mlflow_run(f"adapter-{config.name}", config.name, config.reason) as run_id:

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.absorb import current
 from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import find_home
 from tasks.doctor import left_alone
@@ -26,7 +27,7 @@ def maintain(config: MaintainConfig) -> Housekeeping:
     Args:
         config: What stays, and whether anything is changed at all.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     seconds: dict[str, float] = {}
     with step(seconds, "check"):
         mended, troubles = check(config.apply)

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.absorb import current
 from tasks.config.monitoring import MonitorConfig
 from tasks.config.settings import find_home
 from tasks.observe import compare_answers, compare_questions, read_windows, why_not
@@ -24,7 +25,7 @@ def monitor(config: MonitorConfig) -> Monitored:
     Args:
         config: Which release, how much of its past, and which change is tolerated.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     release = pin(connect(home), f"{config.release}@champion")
     seconds: dict[str, float] = {}
     with mlflow_run(f"monitor-{config.name}", config.name) as run_id:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from prefect import flow
 
-from tasks.absorb import absorb_missed_nights, own_deployment
+from tasks.absorb import absorb_missed_nights, current, own_deployment
 from tasks.collect import collect_all
 from tasks.compare import compare
 from tasks.config.index import ReindexConfig
@@ -34,7 +34,7 @@ def reindex(config: ReindexConfig, allow_deletions: bool = False) -> Night:
         config: What to index, how, and what a new version must show.
         allow_deletions: For this run only, follow deletions even where so much is gone that a source looks broken.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     if deployment := own_deployment():
         absorb_missed_nights(deployment)
     with model_lock(home.locks, config.name, config.lock_minutes * 60):

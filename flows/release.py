@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from prefect import flow
 
+from tasks.absorb import current
 from tasks.compare import STATE_TAG
 from tasks.compose import compose, state_of
 from tasks.config.answering import ReleaseConfig
@@ -31,7 +32,7 @@ def release(config: ReleaseConfig) -> Released:
     Args:
         config: Which parts to bind, and what the release must show.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     with model_lock(home.locks, config.name, config.lock_minutes * 60):
         mended = mend(config.name, home)
         manifest = compose(config)

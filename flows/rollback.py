@@ -27,5 +27,5 @@ def rollback(config: RollbackConfig) -> Move:
     create_markdown_artifact(
         f"**{move.name}**: {told}.\n\n{config.reason} ({by})\n\n{then}", key=artifact_key("rollback", config.name)
     )
-    name = "Dry run" if config.dry_run else f"Rolled back to v{move.after}"
+    name = told if config.dry_run else f"Rolled back to v{move.after}"
     return end_as(Outcome(name, f"{told}. {then}"), move)

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.absorb import current
 from tasks.config.settings import find_home
 from tasks.config.shadow import ShadowConfig
 from tasks.outcome import ended
@@ -22,7 +23,7 @@ def shadow(config: ShadowConfig) -> Shadowed:
     Args:
         config: Which releases, which questions, and which loss is tolerated.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     champion, candidate = (pin(connect(home), named) for named in (config.champion, config.candidate))
     questions = questions_of(config, home)
     seconds: dict[str, float] = {}

@@ -1,10 +1,11 @@
-"""What became of a run, as the state that it ends in: its name stands in Prefect's list, its message on the run's page.
+"""What became of a run, as the state that it ends in. Prefect's page shows the state's name, and nowhere its message.
 
 A run that was held or rejected did its work, so its state is of the type Completed; only its name says what it came to.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, TypeVar, cast
 
 from prefect.states import Completed
@@ -26,12 +27,12 @@ from tasks.telling import tell, warn
 Done = Night | Finetune | Released | Evaluated | Shadowed | Advised | Curated | Monitored | Housekeeping | Diagnosed
 Result = TypeVar("Result")
 Ended = TypeVar("Ended", bound=Done)
-HELD, REJECTED, UNCHANGED = "Held", "Rejected", "Nothing changed"
-"""Names of states that automations wait for."""
+HELD, REJECTED = "Held", "Rejected"
+"""What automations wait for; the reason follows in the name."""
 NAMES = {
     "hold": HELD,
     "reject": REJECTED,
-    "unchanged": UNCHANGED,
+    "unchanged": "Nothing changed",
     "passed": "Passed",
     "failed": REJECTED,
     "worse": "Worse",
@@ -42,6 +43,8 @@ NAMES = {
     "nothing new": "Nothing new",
 }
 """By decision, where that says it all."""
+REASON_IN_NAME = 70
+"""Characters of the first reason in the name of a state."""
 LONGEST_LIST = 20
 
 
@@ -63,7 +66,7 @@ def ended(done: Ended, promote: str = "auto") -> Ended:
         tell(line)
     for line in _warnings(done):
         warn(line)
-    tell(f"{outcome.name}: {outcome.message}")
+    tell(outcome.name)
     return end_as(outcome, done)
 
 
@@ -89,7 +92,10 @@ def outcome_of(done: Done, promote: str = "auto") -> Outcome:
             return Outcome(f"{done.failed} of {done.asked} answers fail", told[0])
         case Advised():
             return Outcome(f"Advises {done.decision}", done.reasons[0])
-    return Outcome(NAMES[done.decision], next(iter(done.reasons), ""))
+    name, reason = NAMES[done.decision], next(iter(done.reasons), "")
+    if name in (HELD, REJECTED):
+        name = f"{name}: {shorten(reason, REASON_IN_NAME, placeholder=' …')}"
+    return Outcome(name, reason)
 
 
 def _passed(done: Night | Finetune | Released, promote: str) -> Outcome:

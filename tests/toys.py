@@ -10,6 +10,7 @@ from pathlib import Path
 from prefect import flow, runtime
 
 from tasks.config.training import SftConfig
+from tasks.tracking import mlflow_run
 
 
 @flow
@@ -30,6 +31,14 @@ def dies_always(folder: str) -> None:
 def sleeps_once(folder: str) -> None:
     """Sleeps in its first attempt until somebody ends it, and ends well in the second."""
     if _write_down(folder) == 1:
+        time.sleep(600)
+
+
+@flow
+def sleeps_with_mlflow(folder: str) -> None:
+    """Sleeps in the middle of its MLflow run."""
+    with mlflow_run("sleeping", "sleeping"):
+        _write_down(folder)
         time.sleep(600)
 
 
