@@ -111,7 +111,7 @@ def _update(client: SyncPrefectClient, there: DeploymentResponse, prepared: Runn
     own = find_own(there) if last else find_older(there, file)
     server = _things_on(there) | things_of_schedule(own)
     # an older Tandem kept no record, and nothing tells who paused its schedule
-    base = last.things if last else server | {ON: file.get(ON)}
+    base = last.things if last else server | {name: file[name] for name in (ON,) if name in file}
     held, kept = (file, []) if reset else settle(base, file, server)
     _change(client, there, prepared, held)
     wanted = cast(DeploymentScheduleCreate | None, next(iter(prepared.schedules or ()), None))

@@ -33,7 +33,12 @@ def find_own(deployment: DeploymentResponse) -> DeploymentSchedule | None:
 
 
 def find_older(deployment: DeploymentResponse, wanted: Things) -> DeploymentSchedule | None:
-    """The schedule that an older Tandem made, which gave it no slug: the one that fits the file, or else the oldest."""
+    """The schedule that an older Tandem made, which gave it no slug: the one that fits the file, or else the oldest.
+
+    Where the file has none, all are a person's.
+    """
+    if SCHEDULE not in wanted:
+        return None
     schedules = sorted(deployment.schedules, key=lambda each: say_schedule(each.schedule) != wanted.get(SCHEDULE))
     return schedules[0] if schedules else None
 

@@ -31,6 +31,5 @@ def warn_if_undeployed() -> None:
 
 def _say(record: Record, names: list[str], who: str) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return (
-        f"{record.file} was edited and not deployed ({', '.join(names[:MOST_NAMES])}{more}): {who} by what it said before"
-    )
+    told = ", ".join(names[:MOST_NAMES]) + more
+    return f"{record.file} was edited and not deployed ({told}): {who} by what it said before"
