@@ -2,27 +2,14 @@
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from pydantic import Field
 
 from tasks.config.environment import user_name
-from tasks.config.fields import Name, Strict
+from tasks.config.moves import ApproveConfig
 from tasks.config.settings import find_home
+from tasks.outcome import Outcome, end_as
 from tasks.progress import artifact_key
 from tasks.promote import approve as approve_version
 from tasks.records import Move
-
-
-class ApproveConfig(Strict):
-    """Put the version live that waits for approval."""
-
-    name: Name
-    """Name of the index or adapter in the MLflow registry."""
-    version: int | None = Field(None, ge=1)
-    """Version to put live; the candidate, if empty."""
-    reason: str = Field(min_length=3)
-    """Why, for the ledger."""
-    by: str = Field("", max_length=200)
-    """Who approves; the worker's user, if empty."""
 
 
 @flow(name="approve", flow_run_name="approve {config.name}")
@@ -33,4 +20,4 @@ def approve(config: ApproveConfig) -> Move:
         f"**{move.name}**: version {move.after} is live (before: {move.before}).\n\n{config.reason} ({move.by})",
         key=artifact_key("approve", config.name),
     )
-    return move
+    return end_as(Outcome(f"Promoted v{move.after}", f"Went from {move.before} to {move.after}. {config.reason}"), move)

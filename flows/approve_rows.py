@@ -8,27 +8,17 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from pydantic import Field, create_model
 
+from tasks.config.curation import ApproveRowsConfig
 from tasks.config.environment import user_name
-from tasks.config.fields import Name, Strict
 from tasks.config.settings import find_home
+from tasks.outcome import Outcome, end_as
 from tasks.records import Draft
 from tasks.review import Desk, show_prompt
 
 Choice = Literal["later", "approve", "reject"]
 SECONDS_BETWEEN_LOOKS = 2
-
-
-class ApproveRowsConfig(Strict):
-    """Decide on the rows that `tandem curate` drafted, in forms that this run waits for."""
-
-    name: Name
-    """Name of the curation: of its file under conf/curate/."""
-    rows: int = Field(5, ge=1, le=50)
-    """Rows of one form."""
-    minutes: float = Field(60, gt=0, le=10_080)
-    """How long the run waits for a form, on its worker; what was decided before is kept."""
-    by: str = Field("", max_length=200)
-    """Who decides; the worker's user, if empty."""
+DECIDE = "What becomes of this row; `later` lets it wait."
+EDIT = "The answer that is learnt: edit it here."
 
 
 @flow(name="approve-rows", flow_run_name="approve rows of {config.name}")
@@ -51,16 +41,20 @@ def approve_rows(config: ApproveRowsConfig) -> dict[str, int]:
         for _, choice, _ in decided:
             counts[choice] += 1
     desk.write_file(by)
-    return counts
+    told = ", ".join(f"{choice}: {count}" for choice, count in counts.items())
+    return end_as(Outcome(f"Decided {counts['approve'] + counts['reject']} of {len(waiting)}", told), counts)
 
 
 def _form(rows: Sequence[Draft]) -> type[RunInput]:
     """For each row a choice, and its answer to edit; golden queries have none."""
     fields: dict[str, Any] = {}
     for number, row in enumerate(rows, start=1):
-        fields[f"decide_{row.id}"] = (Choice, Field("later", title=f"{number}. {row.question}"))
+        fields[f"decide_{row.id}"] = (Choice, Field("later", title=f"{number}. {row.question}", description=DECIDE))
         if row.kind != "golden":
-            fields[f"answer_{row.id}"] = (str, Field(row.answer, title=f"{number}. Answer", max_length=20_000))
+            fields[f"answer_{row.id}"] = (
+                str,
+                Field(row.answer, title=f"{number}. Answer", description=EDIT, max_length=20_000),
+            )
     form = create_model("Rows", __base__=RunInput, **fields)
     return form.with_initial_data("\n\n".join(_describe(number, row) for number, row in enumerate(rows, start=1)))
 

@@ -403,11 +403,14 @@ def up(
 
     check_locations(find_home())
     loaded = load_config(config, DeploymentsConfig)
-    services = start(find_home(), loaded, ROOT, {"mlflow": mlflow_port, "prefect": prefect_port})
+    kept: list[str] = []
+    services = start(find_home(), loaded, ROOT, {"mlflow": mlflow_port, "prefect": prefect_port}, kept.append)
     for note in filter(None, (service.note for service in services.values())):
         print(f"tandem: {note}", file=sys.stderr)
     rows = _service_rows(services)
-    _show(as_json, {"services": rows}, lambda: print_services(rows))
+    _show(as_json, {"services": rows, "kept": kept}, lambda: print("\n".join(kept), end="\n" * bool(kept)))
+    if not as_json:
+        print_services(rows)
 
 
 @app.command()
@@ -583,6 +586,7 @@ def maintain(
 @app.command()
 def deploy(
     config: Annotated[Path, typer.Argument(help="The deployments.")] = DEPLOYMENTS,
+    reset: Annotated[bool, typer.Option("--reset", help="Undo what people changed in Prefect's page.")] = False,
     as_json: Json = False,
 ) -> None:
     """Register deployments, schedules and automations on the Prefect server (PREFECT_API_URL)."""
@@ -594,7 +598,7 @@ def deploy(
     def call() -> tuple[list[str], "Installed"]:
         from tasks.deploy import deploy_all
 
-        return deploy_all(loaded, ROOT)
+        return deploy_all(loaded, ROOT, reset)
 
     names, automations = _run(call)
     issues = _schedules()[1]

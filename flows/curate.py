@@ -7,6 +7,7 @@ from prefect import flow
 
 from flows.finetune_dpo import finetune_dpo
 from flows.finetune_sft import finetune_sft
+from tasks.absorb import current
 from tasks.config.curation import CurateConfig
 from tasks.config.environment import user_name
 from tasks.config.settings import Home, find_home
@@ -15,6 +16,7 @@ from tasks.draft import draft
 from tasks.errors import TandemError
 from tasks.keep_data import KINDS, keep_data
 from tasks.lock import model_lock
+from tasks.outcome import ended
 from tasks.passing import whole
 from tasks.records import Curated, Finetune
 from tasks.registry.connection import connect
@@ -23,7 +25,7 @@ from tasks.report_curation import keep_curation, publish, summarise, write_repor
 from tasks.review import Desk
 from tasks.sift import read_in_use, sift
 from tasks.start import Start, due, note_start, start_by_deployment
-from tasks.timing import timed
+from tasks.telling import step
 from tasks.tracking import mlflow_run
 
 FINE_TUNES: Mapping[str, Callable[[Any], Finetune]] = {"sft": finetune_sft, "dpo": finetune_dpo}
@@ -36,13 +38,13 @@ def curate(config: CurateConfig) -> Curated:
     Args:
         config: What is learnt from, what must not be, and which fine-tune it is for.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     with model_lock(home.locks, f"{config.name}.curation", config.lock_minutes * 60):
         close_killed(config, home)
         with mlflow_run(f"curation-{config.name}", f"curation-{config.name}") as run_id:
             done, report = one_curation(config, run_id, home)
     publish(done, report, home)
-    return done
+    return ended(done)
 
 
 def one_curation(config: CurateConfig, run_id: str, home: Home) -> tuple[Curated, str]:
@@ -51,18 +53,18 @@ def one_curation(config: CurateConfig, run_id: str, home: Home) -> tuple[Curated
     seconds: dict[str, float] = {}
     desk.read_file(by)
     in_use = read_in_use(config)
-    with timed(seconds, "draft"):
+    with step(seconds, "draft"):
         drafted = draft(config)
-    with timed(seconds, "distill"):
+    with step(seconds, "distill"):
         distilled = distill(config)
-    with timed(seconds, "sift"):
+    with step(seconds, "sift"):
         sifted = sift([*drafted, *distilled.drafted], desk.drafts(), in_use, config)
     desk.add(sifted.rows)
     desk.write_file(by)
-    with timed(seconds, "keep"):
+    with step(seconds, "keep"):
         kept = keep_data(config, whole(in_use), run_id)
     starts, fine_tunes = due(config, kept.versions, home)
-    with timed(seconds, "fine-tune"):
+    with step(seconds, "fine-tune"):
         fine_tunes += [start_fine_tune(start, home) for start in starts]
     done = summarise(config, sifted.rows, sifted.left_out, kept, distilled, fine_tunes, desk, seconds, run_id)
     report = write_report(config, kept, done)

@@ -22,13 +22,14 @@ from flows.finetune_dpo import finetune_dpo
 from flows.finetune_sft import finetune_sft
 from flows.reindex import reindex
 from flows.release import release
-from flows.rollback import RollbackConfig, rollback
+from flows.rollback import rollback
 from tasks.adapters import MAX_NEW_TOKENS, open_adapter
 from tasks.config.advice import CaseConfig
 from tasks.config.answering import ReleaseConfig
 from tasks.config.diagnosis import DiagnoseConfig
 from tasks.config.index import ReindexConfig
 from tasks.config.loading import load_config
+from tasks.config.moves import RollbackConfig
 from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
@@ -303,7 +304,7 @@ def _answers(name: str, messages: list[str], home: Home) -> list[str]:
 
 
 def _roll_back(name: str, reason: str) -> dict[str, Any]:
-    return _of_move(rollback(RollbackConfig(name=name, reason=reason, by="on call", dry_run=False)))
+    return _of_move(rollback(RollbackConfig(name=name, reason=reason, by="on call")))
 
 
 def _of_night(night: Night) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from prefect import flow
 
+from tasks.absorb import current
 from tasks.config.maintenance import MaintainConfig
 from tasks.config.settings import find_home
 from tasks.doctor import left_alone
 from tasks.housekeeping import space
 from tasks.lock import model_lock
+from tasks.outcome import ended
 from tasks.passing import whole
 from tasks.records import Housekeeping
 from tasks.report_maintenance import keep_maintenance, publish, summarise, write_report
+from tasks.telling import step
 from tasks.tidy import check, compact, tidy
-from tasks.timing import timed
 from tasks.tracking import mlflow_run
 
 NAME = "tandem.maintenance"
@@ -25,18 +27,18 @@ def maintain(config: MaintainConfig) -> Housekeeping:
     Args:
         config: What stays, and whether anything is changed at all.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     seconds: dict[str, float] = {}
-    with timed(seconds, "check"):
+    with step(seconds, "check"):
         mended, troubles = check(config.apply)
     with model_lock(home.locks, NAME, 0), mlflow_run("maintenance", NAME) as run_id:
         before = space(home)
-        with timed(seconds, "tidy"):
+        with step(seconds, "tidy"):
             removals = tidy(config)
-        with timed(seconds, "compact"):
+        with step(seconds, "compact"):
             mended += compact(config)
         done = summarise(config, mended, troubles, removals, left_alone(home), before, space(home), seconds, run_id)
         report = write_report(config, done)
         keep_maintenance(config, whole(done), report)
     publish(done, report, home)
-    return done
+    return ended(done)

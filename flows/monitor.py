@@ -2,16 +2,18 @@
 
 from prefect import flow
 
+from tasks.absorb import current
 from tasks.config.monitoring import MonitorConfig
 from tasks.config.settings import find_home
 from tasks.observe import compare_answers, compare_questions, read_windows, why_not
+from tasks.outcome import ended
 from tasks.passing import whole
 from tasks.records import Monitored
 from tasks.registry.connection import connect
 from tasks.registry.versions import pin
 from tasks.releases import part
 from tasks.report_monitor import draw, keep_watch, publish, summarise, write_report
-from tasks.timing import timed
+from tasks.telling import step
 from tasks.tracking import mlflow_run
 from tasks.upkeep import look_after
 
@@ -23,22 +25,22 @@ def monitor(config: MonitorConfig) -> Monitored:
     Args:
         config: Which release, how much of its past, and which change is tolerated.
     """
-    home = find_home()
+    home, config = find_home(), current(config)
     release = pin(connect(home), f"{config.release}@champion")
     seconds: dict[str, float] = {}
     with mlflow_run(f"monitor-{config.name}", config.name) as run_id:
-        with timed(seconds, "read"):
+        with step(seconds, "read"):
             windows = read_windows(config, home)
         drift, changes, note = None, [], why_not(config, windows)
         if not note:
-            with timed(seconds, "questions"):
+            with step(seconds, "questions"):
                 drift, note = compare_questions(config, part(connect(home), release)["index"], whole(windows))
-            with timed(seconds, "answers"):
+            with step(seconds, "answers"):
                 changes = compare_answers(config, windows)
-        with timed(seconds, "parts"):
+        with step(seconds, "parts"):
             upkeep = look_after(config, release)
         done = summarise(config, release, windows, drift, changes, upkeep, note, seconds, run_id, home)
         report, figures = write_report(config, done, changes, upkeep), draw(changes, drift)
         keep_watch(config, done, whole(drift), report, whole(figures))
     publish(done, report, figures, home)
-    return done
+    return ended(done)

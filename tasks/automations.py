@@ -19,10 +19,17 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 from tasks.config.deployments import AutomationConfig, DeploymentsConfig
 from tasks.config.loading import load_config
 from tasks.errors import ConfigError
+from tasks.recover import WATCHED
 
 TAG = "tandem"
 """Of the automations that are ours to change and to remove."""
+ENABLED, DISABLED = "tandem-enabled", "tandem-disabled"
+"""Tells whether its file had it switched on when it was installed last."""
 WEBHOOK = "webhook"
+RUNS = "prefect.flow-run."
+"""Begins the events of runs; their ends are the states' names."""
+OUR_RUNS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{WATCHED}"}
+"""Found among what an event of a run is related to, where its deployment is one of ours."""
 PAGE = 100
 
 
@@ -45,12 +52,21 @@ class Installed:
     removed: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     """Why others are not installed, in a sentence each."""
+    kept: tuple[str, ...] = ()
+    """What is as a person set it in Prefect's page, in a sentence each."""
 
     def told(self) -> Iterator[str]:
         """The same as lines for a person."""
         yield from (f"automation {name}" for name in self.installed)
         yield from (f"automation {name} is removed: its file is gone" for name in self.removed)
         yield from self.left_out
+        yield from self.say_kept()
+
+    def say_kept(self) -> Iterator[str]:
+        """What is as people set it, and how to undo that."""
+        yield from self.kept
+        if self.kept:
+            yield "`tandem deploy --reset` puts all of it back to what the files say"
 
 
 def prepare_automations(
@@ -73,17 +89,17 @@ def prepare_automations(
     return [_prepare(file, automation, by_name) for file, automation in read.items()]
 
 
-def install(automations: list[Prepared] | None) -> Installed:
+def install(automations: list[Prepared] | None, reset: bool = False) -> Installed:
     """Create, update or remove automations, so that ours on the server are these; None changes nothing.
 
     The deployments that they start are there. Those that name a missing block are left out, and removed if they were
-    installed before.
+    installed before. One that a person switched on or off stays so, until its file changes that; or with `reset`.
     """
     if automations is None:
         return Installed()
     with get_client(sync_client=True) as client:
         there = {automation.name: automation for automation in _ours(client)}
-        installed, left_out = [], []
+        installed, left_out, kept = [], [], []
         for prepared in automations:
             try:
                 wanted = _automation(client, prepared)
@@ -91,6 +107,9 @@ def install(automations: list[Prepared] | None) -> Installed:
                 left_out.append(_missing_block(prepared.config))
                 continue
             if known := there.get(prepared.config.name):
+                if not reset and _is_switched_by_hand(known, wanted):
+                    wanted.enabled = known.enabled
+                    kept.append(_say_switched(known))
                 client.update_automation(known.id, wanted)
             else:
                 client.create_automation(wanted)
@@ -99,7 +118,18 @@ def install(automations: list[Prepared] | None) -> Installed:
         for name in removed:
             client.delete_automation(there[name].id)
     kept_out = {prepared.config.name for prepared in automations}
-    return Installed(tuple(installed), tuple(name for name in removed if name not in kept_out), tuple(left_out))
+    return Installed(
+        tuple(installed), tuple(name for name in removed if name not in kept_out), tuple(left_out), tuple(kept)
+    )
+
+
+def _is_switched_by_hand(there: Automation, wanted: AutomationCore) -> bool:
+    """Whether a person switched it since it was installed, and the file says the same as then."""
+    return set(there.tags) == set(wanted.tags) and there.enabled != wanted.enabled
+
+
+def _say_switched(there: Automation) -> str:
+    return f"automation {there.name}: kept as set in Prefect: it is switched {'on' if there.enabled else 'off'}"
 
 
 def _prepare(file: Path, config: AutomationConfig, deployments: Mapping[str, RunnerDeployment]) -> Prepared:
@@ -138,12 +168,13 @@ def _automation(client: SyncPrefectClient, prepared: Prepared) -> AutomationCore
         name=config.name,
         description=config.description,
         enabled=config.enabled,
-        tags=[TAG],
+        tags=[TAG, ENABLED if config.enabled else DISABLED],
         trigger=EventTrigger(
             expect=set(config.events),
             match=ResourceSpecification(
                 {"prefect.resource.id": f"tandem.release.{config.release}"} if config.release else {}
             ),
+            match_related=ResourceSpecification(OUR_RUNS if _is_of_runs(config) else {}),
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
@@ -151,6 +182,10 @@ def _automation(client: SyncPrefectClient, prepared: Prepared) -> AutomationCore
         ),
         actions=actions,
     )
+
+
+def _is_of_runs(config: AutomationConfig) -> bool:
+    return all(event.startswith(RUNS) for event in config.events)
 
 
 def _notification(client: SyncPrefectClient, config: AutomationConfig) -> CallWebhook | SendNotification:

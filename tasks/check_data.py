@@ -25,6 +25,7 @@ from tasks.records import Finding, PreparedData
 from tasks.registry.connection import connect
 from tasks.registry.datasets import fetch_rows, find_dataset
 from tasks.registry.runs import log, log_dataset
+from tasks.telling import tell, warn
 from tasks.training.base import fetch_base, load_tokenizer
 from tasks.training.chat import check_template, exchange, find_unwritable, knows_system
 from tasks.training.dataset import FINDINGS_FILE, describe_findings, list_findings, prepare_data
@@ -73,6 +74,7 @@ def check_data(config: SftConfig | DpoConfig, run_id: str, folder: Path) -> Prep
     findings = (*prepared.findings, *([] if knows_system(tokenizer) else [NO_SYSTEM]))
     sources = tuple(own.get(source, source) for source in prepared.sources)
     prepared = replace(prepared, sources=sources, findings=findings)
+    _tell(prepared)
     _keep(config.dataset, prepared, run_id)
     if prepared.stopped:
         reasons = " ".join(finding.sentence for finding in prepared.findings if finding.severity == "stop")
@@ -117,6 +119,12 @@ def check_general(scoring: ScoringConfig) -> None:
         from tasks.training.suites import find_suites
 
         find_suites(scoring.suites, scoring.suites_folder)
+
+
+def _tell(prepared: PreparedData) -> None:
+    tell(", ".join(f"{what}: {count:,}" for what, count in prepared.counts.items()))
+    for finding in prepared.findings:
+        (tell if finding.severity == "note" else warn)(finding.sentence)
 
 
 def _keep(name: str, prepared: PreparedData, run_id: str) -> None:

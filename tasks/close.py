@@ -2,9 +2,11 @@
 
 import logging
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 
 from tasks.config.settings import Home
@@ -24,11 +26,12 @@ def close_ended(client: SyncPrefectClient, home: Home, now: datetime) -> None:
     mlflow = connect(home)
     for run_id, flow_run in running_with(mlflow, FLOW_RUN_TAG).items():
         if ended := _end_of(client, flow_run, now):
-            close_run(mlflow, run_id, "KILLED" if ended == "Cancelled" else "FAILED", f"its flow run ended: {ended}")
-            log.warning("closed the MLflow run %s, whose flow run ended: %s", run_id, ended)
+            why = f"its flow run ended: {ended.name}{f': {ended.message}' if ended.message else ''}"
+            close_run(mlflow, run_id, "KILLED" if ended.is_cancelled() else "FAILED", why)
+            log.warning("closed the MLflow run %s: %s", run_id, why)
 
 
-def _end_of(client: SyncPrefectClient, flow_run: str, now: datetime) -> str | None:
+def _end_of(client: SyncPrefectClient, flow_run: str, now: datetime) -> State[Any] | None:
     """How the flow run ended, where it did for good and long enough ago for its process to have said so."""
     try:
         run = client.read_flow_run(UUID(flow_run))
@@ -37,4 +40,4 @@ def _end_of(client: SyncPrefectClient, flow_run: str, now: datetime) -> str | No
     state = run.state
     if not state or not state.is_final() or now - state.timestamp < SETTLED:
         return None
-    return None if state.is_crashed() and may_start_again(client, run) else state.name
+    return None if state.is_crashed() and may_start_again(client, run) else state

@@ -9,6 +9,7 @@ from tasks.config.settings import find_home
 from tasks.documents.sources import list_source
 from tasks.errors import TandemError, UnreachableError
 from tasks.records import Listing, Problem
+from tasks.telling import tell, warn
 
 
 def collect_all(sources: tuple[SourceConfig, ...], parsing: ParsingConfig) -> tuple[list[Listing], dict[str, str]]:
@@ -20,6 +21,7 @@ def collect_all(sources: tuple[SourceConfig, ...], parsing: ParsingConfig) -> tu
         result = state.result(raise_on_failure=False)
         if isinstance(result, TandemError):
             failures[source.name] = str(result)
+            warn(f"{source.name} cannot be listed: {result}")
         elif isinstance(result, BaseException):
             raise result
         else:
@@ -42,6 +44,7 @@ def collect(source: SourceConfig, max_file_mb: float) -> Listing:
     """List one source; files larger than the limit become problems without being opened."""
     max_bytes = max_file_mb * 1e6
     listing = list_source(source, find_home(), max_bytes)
+    tell(f"{source.name}: {len(listing.files):,} files, revision {listing.revision}")
     problems = tuple(
         Problem(file.document, f"{file.size:,} bytes, more than the {max_file_mb:g} MB allowed", file.revision)
         for file in listing.files

@@ -28,6 +28,7 @@ from tasks.index.embedding import Embedder, load_embedder
 from tasks.index.store import chunk_schema
 from tasks.progress import progress
 from tasks.records import Chunk, Listing, Prepared, Problem, SourceFile
+from tasks.telling import tell
 
 PASSAGES_AT_ONCE = 1024
 """Passages embedded and staged together: enough to form batches of like length, few enough to hold in memory."""
@@ -78,6 +79,7 @@ def prepare(config: ReindexConfig, listings: Sequence[Listing], work: Work) -> P
         tally.failed += work.changes.unlisted
         placeholders = _set_aside(work, tally)
         stream.write_table(pa.Table.from_pylist(placeholders, schema))
+    tell(f"{tally.parsed:,} documents converted, {tally.embedded:,} passages embedded, {tally.reused:,} known already")
     return Prepared(
         staged=str(staged),
         rows=tally.rows + len(placeholders),

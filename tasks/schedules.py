@@ -30,6 +30,7 @@ from tasks.config.servers import reach
 from tasks.logs import read_errors
 from tasks.records import Trouble
 from tasks.recover import PAGE, SILENCE, WATCHED, heard_after
+from tasks.undeployed import find_undeployed
 
 GRACE = timedelta(minutes=10)
 """How late a run may begin on a busy machine before it is missing."""
@@ -101,11 +102,12 @@ def examine_schedules(url: str, log: Path | None, now: datetime) -> tuple[list[S
         reach(url)
         with get_client(sync_client=True) as client:
             schedules = read_schedules(client, now)
+            undeployed = list(find_undeployed(_read_deployments(client)))
     except (OSError, httpx.HTTPError, PrefectException) as error:
         what = f"the Prefect server at {url} cannot be asked for its schedules: {error}"
         return [], [Trouble(what, "start it again, or unset PREFECT_API_URL")]
     failed = [] if log is None else list(failed_passes(log, now))
-    return schedules, [*failed, *(issue for schedule in schedules for issue in schedule.issues)]
+    return schedules, [*failed, *undeployed, *(issue for schedule in schedules for issue in schedule.issues)]
 
 
 def failed_passes(log: Path, now: datetime) -> Iterator[Trouble]:

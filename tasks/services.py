@@ -47,11 +47,14 @@ WORKER_SECONDS, SERVER_SECONDS, DATABASE_SECONDS = 15, 5, 15
 """How long workers (which end their runs first), servers and their database may take to be gone."""
 
 
-def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int | None]) -> dict[str, Service]:
+def up(
+    home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int | None], tell: Callable[[str], None]
+) -> dict[str, Service]:
     """Start what does not run yet, register the deployments, and return once everything answers; all services by name.
 
     `ports` may name another port for a server; by default it is the one it had before. A server that
     MLFLOW_TRACKING_URI or PREFECT_API_URL names is used and not started. Afterwards both variables name the servers.
+    What people set in Prefect's page and is kept goes to `tell`, a sentence at a time.
 
     Raises:
         ServerError: a port is taken, or a service ended while starting; then nothing that this call started is left.
@@ -65,7 +68,8 @@ def up(home: Home, config: DeploymentsConfig, root: Path, ports: dict[str, int |
         before = dict(services)
         try:
             _start_servers(home, services, ports)
-            _deploy(home, services, config, root)
+            for line in _deploy(home, services, config, root):
+                tell(line)
             for service in services.values():
                 _wait_until_ready(home, service)
             if WATCHER not in services:
@@ -196,15 +200,15 @@ def _check_mlflow(home: Home) -> None:
         client.search_experiments(max_results=1)  # names a database of another MLflow's, which the app would serve
 
 
-def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig, root: Path) -> None:
-    """Register work pools and deployments, and start the workers.
+def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig, root: Path) -> list[str]:
+    """Register work pools and deployments, and start the workers; what is kept as people set it, as sentences.
 
     They load while the server starts, and ask it nothing before the last deployment is there: where two write at once,
     Prefect on SQLite refuses one of them, and its clients wait for 2 s each time. What a reboot cut off is put right
     before a worker begins.
     """
-    from tasks.automations import install, prepare_automations  # only now is it known which Prefect server it is for
-    from tasks.deploy import apply, create_pools, prepare_all
+    from tasks.automations import prepare_automations  # only now is it known which Prefect server it is for
+    from tasks.deploy import prepare_all, register
     from tasks.interrupted import end_interrupted
 
     deployments = prepare_all(config, root)
@@ -214,13 +218,11 @@ def _deploy(home: Home, services: dict[str, Service], config: DeploymentsConfig,
     if "prefect" in services:
         _wait_for_answer(home, services["prefect"])
         end_interrupted(addresses(services)["PREFECT_API_URL"], idle)
-    create_pools(config)
-    for deployment in deployments:
-        apply(deployment)
-    install(automations)
+    installed = register(config, deployments, automations)[1]
     for worker in workers:
         assert worker.stdin
         worker.stdin.close()
+    return list(installed.say_kept())
 
 
 def _start_workers(

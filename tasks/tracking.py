@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from uuid import UUID
 
-from prefect import runtime
+import httpx
+from prefect import get_client, runtime
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import PrefectException, TerminationSignal
 
 from tasks.config.settings import find_home
 from tasks.errors import RegistryError
@@ -11,11 +15,17 @@ from tasks.registry.connection import connect
 from tasks.registry.runs import DESCRIPTION_TAG, finish, reopen_run, start_run
 
 FLOW_RUN_TAG = "prefect.flow_run_id"
+STOPPED = (TerminationSignal, KeyboardInterrupt)
+"""How a flow hears that its process is to end."""
+LONGEST = 2000
+"""Characters of a reason."""
 
 
 @contextmanager
 def mlflow_run(experiment: str, model: str, reason: str = "") -> Iterator[str]:
-    """A run that ends with the block: FINISHED, or FAILED by an error. A killed one is closed by the next run.
+    """A run that ends with the block: FINISHED, FAILED by an error, or KILLED by whoever cancelled it.
+
+    One whose process was killed is closed by the next run.
 
     The reason, if there is one, is its description.
 
@@ -30,8 +40,24 @@ def mlflow_run(experiment: str, model: str, reason: str = "") -> Iterator[str]:
         run_id = start_run(client, experiment, str(runtime.flow_run.name), model, tags)
     try:
         yield run_id
-    except BaseException:
+    except STOPPED:
+        with suppress(RegistryError):
+            finish(client, run_id, "KILLED", _who_stopped(flow_run))
+        raise
+    except BaseException as error:
         with suppress(RegistryError):  # where it is MLflow that failed, the next run closes this one
-            finish(client, run_id, "FAILED")
+            finish(client, run_id, "FAILED", f"{type(error).__name__}: {error}"[:LONGEST])
         raise
     finish(client, run_id)
+
+
+def _who_stopped(flow_run: str) -> str:
+    """Why the process was told to end, as far as Prefect knows."""
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(flow_run)).state
+    except (httpx.HTTPError, PrefectException, ValueError):
+        state = None
+    if state and state.type in (StateType.CANCELLING, StateType.CANCELLED):
+        return f"cancelled in Prefect{f': {state.message}' if state.message else ''}"
+    return "its process was told to end, and not by a cancellation in Prefect"

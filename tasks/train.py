@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Task, task
-from prefect.logging import get_logger
 
 from tasks.config.choices import load_choice
 from tasks.config.settings import find_home
@@ -20,11 +19,14 @@ from tasks.records import PreparedData, Trained
 from tasks.registry.checkpoints import fetch_checkpoint, forget_checkpoint, keep_checkpoint
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.runs import log, log_points, read_tags, system_metrics
+from tasks.telling import tell, warn
 from tasks.training.job import CHECKPOINTS_FOLDER, Event, TrainingJob
 from tasks.training.process import die_with_parent, run_job
 
 WORKER = "tasks.training.worker"
 SECONDS_BETWEEN_SENDS = 2.0
+TOLD_LOSSES = 20
+"""Lines about the loss in the log of one training, about."""
 DECISION_TAG = "decision."
 """With the kind of decision behind it, a tag of the run in MLflow; its value is the sentence that tells of it."""
 
@@ -73,7 +75,7 @@ def train(name: str, job: TrainingJob, run_id: str) -> Trained:
                 )
             less, how = _with_less_memory(job)
             decisions[f"memory for {job.rows_at_once} rows at once"] = how
-            get_logger(__name__).warning(how)
+            warn(how)
             job = less
 
 
@@ -84,7 +86,7 @@ def sound_checkpoint(client: MlflowClient, run_id: str, folder: Path, decisions:
     except DamagedCheckpointError as error:
         forget_checkpoint(client, run_id)
         decisions["checkpoint"] = str(error)
-        get_logger(__name__).warning(str(error))
+        warn(str(error))
         return None
 
 
@@ -93,7 +95,7 @@ def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, deci
 
     Returns its last event: done, or out of memory.
     """
-    reached = 0
+    reached, told = 0, _Losses()
     event: Event = {}
     with ExitStack() as stack:
         curve = stack.enter_context(_Curve(client, run_id))
@@ -103,13 +105,14 @@ def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, deci
                     decisions.setdefault(event["kind"], event["text"])  # a restart measures anew, and keeps the first
                 case "begin":
                     log(client, run_id, tags={DECISION_TAG + kind: text for kind, text in decisions.items()})
-                    reached = event["step"]
+                    reached, told = event["step"], _Losses(event["steps"])
                     advance = stack.enter_context(progress("train", name, event["steps"] - reached))
                 case "step":
                     advance(event["step"] - reached)
                     reached = event["step"]
                 case "log":
                     curve.add(event)
+                    told.add(event)
                 case "checkpoint":
                     keep_checkpoint(client, run_id, Path(event["folder"]), event["step"])
                 case "failed":
@@ -121,6 +124,20 @@ def _decided(client: MlflowClient, run_id: str) -> dict[str, str]:
     """By kind, what the run decided before it was interrupted."""
     tags = read_tags(client, run_id)
     return {tag.removeprefix(DECISION_TAG): text for tag, text in tags.items() if tag.startswith(DECISION_TAG)}
+
+
+class _Losses:
+    """Tells the loss as it goes, in so many lines that the log stays readable."""
+
+    def __init__(self, steps: int = 0) -> None:
+        self._steps = steps
+        self._next = 0
+
+    def add(self, event: Event) -> None:
+        step = event["step"]
+        if step >= self._next or step == self._steps:
+            tell(f"step {step} of {self._steps}: loss {event['metrics']['loss']:.4g}")
+            self._next = step + max(1, self._steps // TOLD_LOSSES)
 
 
 class _Curve:

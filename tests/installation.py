@@ -17,7 +17,7 @@ import asyncpg
 import psutil
 import yaml
 from prefect import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
@@ -109,6 +109,11 @@ def ask_prefect(home: Home, query: str) -> list[tuple[Any, ...]]:
 
 def state(run: UUID) -> str:
     return str(read(run).state_name)
+
+
+def completed(run: UUID) -> bool:
+    """Whether it did its work, whatever came of it: a state's name says that."""
+    return read(run).state_type == StateType.COMPLETED
 
 
 def read(run: UUID) -> FlowRun:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from flows.approve import ApproveConfig, approve
+from flows.approve import approve
+from tasks.config.moves import ApproveConfig
 from tasks.config.settings import Home
 from tasks.errors import RefusedError
 from tasks.registry.connection import connect

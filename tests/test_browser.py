@@ -90,7 +90,7 @@ def test_a_fine_tune_started_in_the_form_ends_as_a_version_in_mlflow(here: Insta
     page.get_by_role("tab", name="int").click()  # the steps have no limit as long as this says None
     page.get_by_role("tabpanel", name="int").get_by_role("spinbutton").fill("7")
     start(page)
-    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=800_000)
+    expect(page.get_by_text("Promoted v1", exact=True).first).to_be_visible(timeout=800_000)
     run = page.url
     open_artifact(page, "finetune-browser")
     expect(page.get_by_role("heading", name="browser: Version 1 passed the gate")).to_be_visible()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from prefect.logging import disable_run_logger
 
 from tasks.config.settings import Home
 from tasks.errors import RegistryError
@@ -84,8 +83,7 @@ def test_a_checkpoint_that_is_not_as_it_was_kept_is_told_and_not_gone_on_from(
         case "all gone":
             shutil.rmtree(adapter.parent)
     decisions: dict[str, str] = {}
-    with disable_run_logger():
-        assert sound_checkpoint(client, run_id, tmp_path / "fetched", decisions) is None
+    assert sound_checkpoint(client, run_id, tmp_path / "fetched", decisions) is None
     assert decisions == {"checkpoint": "the checkpoint of step 7 is damaged: the training begins anew"}
     assert read_step(client, run_id) is None
     keep_checkpoint(client, run_id, checkpoint(tmp_path, 8), 8)

@@ -6,13 +6,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flows.approve import ApproveConfig
-from flows.approve_rows import ApproveRowsConfig
-from flows.rollback import RollbackConfig
 from tasks.config.advice import CaseConfig, PricesConfig
 from tasks.config.answering import PolicyConfig, PromptConfig, ReleaseConfig
 from tasks.config.base_model import BaseModelBuildConfig
-from tasks.config.curation import CurateConfig
+from tasks.config.curation import ApproveRowsConfig, CurateConfig
 from tasks.config.deployments import AutomationConfig, DeploymentsConfig
 from tasks.config.diagnosis import DiagnoseConfig
 from tasks.config.evaluation import AnswersConfig
@@ -21,6 +18,7 @@ from tasks.config.index import EmbedderConfig, ReindexConfig, SourceConfig
 from tasks.config.loading import load_config, parse_config
 from tasks.config.maintenance import MaintainConfig
 from tasks.config.monitoring import MonitorConfig
+from tasks.config.moves import ApproveConfig, RollbackConfig
 from tasks.config.service import ServiceConfig
 from tasks.config.shadow import ShadowConfig
 from tasks.config.training import BaseModelConfig, DatasetConfig, DpoConfig, SftConfig

@@ -11,7 +11,8 @@ import yaml
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from flows.approve_rows import ApproveRowsConfig, approve_rows
+from flows.approve_rows import approve_rows
+from tasks.config.curation import ApproveRowsConfig
 from tasks.config.deployments import DeploymentsConfig
 from tasks.config.settings import Home
 from tasks.deploy import deploy_all

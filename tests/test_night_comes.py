@@ -21,7 +21,7 @@ from tasks.lock import model_lock
 from tasks.registry.connection import connect
 from tasks.registry.versions import list_versions
 from tasks.schedules import examine_schedules
-from tests.installation import Installation, ask_prefect, history, installed, read, state, tandem
+from tests.installation import Installation, ask_prefect, completed, history, installed, read, state, tandem
 from tests.nights import config_over_facts
 from tests.waiting import wait_for
 
@@ -66,7 +66,7 @@ def said(here: Installation, later: timedelta) -> str:
 
 def test_a_schedule_fires_and_the_night_runs_by_itself_to_its_end(here: Installation) -> None:
     wait_for(lambda: versions(here, "docs") == [1], 300, lambda: str(runs_of("docs")))
-    wait_for(lambda: bool(runs_of("docs", name={"any_": ["Completed"]})))
+    wait_for(lambda: bool(runs_of("docs", type={"any_": ["COMPLETED"]})))
     assert all(run.auto_scheduled for run in runs_of("docs"))
 
 
@@ -95,7 +95,7 @@ def test_a_restart_of_the_server_leaves_a_night_running_to_its_end(here: Install
         assert tandem(here.home, "up", here.deployments).returncode == 0
         time.sleep(10)
         assert state(run) == "Running"
-    wait_for(lambda: state(run) == "Completed", 300, lambda: history(run))
+    wait_for(lambda: completed(run), 300, lambda: history(run))
     assert versions(here, "held") == [1]
 
 
@@ -106,7 +106,7 @@ def test_a_night_whose_process_was_killed_is_started_again_as_the_same_run(here:
         for process in psutil.Process(here.pid("worker-cpu")).children(recursive=True):
             process.kill()
         wait_for(lambda: state(run) == "Crashed")
-    wait_for(lambda: state(run) == "Completed", 300, lambda: history(run))
+    wait_for(lambda: completed(run), 300, lambda: history(run))
     assert read(run).run_count == 2
 
 

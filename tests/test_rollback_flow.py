@@ -5,7 +5,8 @@ import shutil
 import pytest
 from pydantic import ValidationError
 
-from flows.rollback import RollbackConfig, rollback
+from flows.rollback import rollback
+from tasks.config.moves import RollbackConfig
 from tasks.config.settings import Home
 from tasks.registry.connection import connect
 from tasks.registry.ledger import Pointers
@@ -30,16 +31,16 @@ def shown_after(config: RollbackConfig) -> str:
     return artifacts_of(state.state_details.flow_run_id)["rollback-docs"]
 
 
-def test_the_flow_only_tries_unless_it_is_told_to_move(home: Home) -> None:
-    shown = shown_after(RollbackConfig(name="docs", reason="too cold", by="ann"))
-    assert "**docs** would go from version 3 to version 2." in shown
+def test_a_dry_run_says_so_and_moves_nothing(home: Home) -> None:
+    shown = shown_after(RollbackConfig(name="docs", reason="too cold", by="ann", dry_run=True))
+    assert "**docs**: Dry run: would go from 3 to 2." in shown
     assert "too cold (ann)" in shown
     assert pointers(connect(home), "docs") == BEFORE
 
 
 def test_the_flow_puts_the_named_version_live_and_holds_the_index(home: Home) -> None:
-    shown = shown_after(RollbackConfig(name="docs", to=1, reason="too cold", by="ann", dry_run=False))
-    assert "**docs** went from version 3 to version 1." in shown
+    shown = shown_after(RollbackConfig(name="docs", to=1, reason="too cold", by="ann"))
+    assert "**docs**: Went from 3 to 1." in shown
     assert "tandem unhold docs" in shown
     assert pointers(connect(home), "docs") == Pointers(1, None, 3, "rolled back by ann: too cold")
 

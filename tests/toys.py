@@ -10,6 +10,7 @@ from pathlib import Path
 from prefect import flow, runtime
 
 from tasks.config.training import SftConfig
+from tasks.tracking import mlflow_run
 
 
 @flow
@@ -37,6 +38,14 @@ def sleeps_once(folder: str) -> None:
 def writes_down(folder: str) -> None:
     """Ends well at once."""
     _write_down(folder)
+
+
+@flow
+def sleeps_with_mlflow(folder: str) -> None:
+    """Sleeps in the middle of its MLflow run."""
+    with mlflow_run("sleeping", "sleeping"):
+        _write_down(folder)
+        time.sleep(600)
 
 
 @flow

@@ -99,3 +99,16 @@ class CurateConfig(Strict):
     """Examples by a stronger model."""
     lock_minutes: float = Field(1, ge=0)
     """How long a second run waits for the first before it is skipped."""
+
+
+class ApproveRowsConfig(Strict):
+    """Decide on the rows that `tandem curate` drafted, in forms that this run waits for."""
+
+    name: Name
+    """Name of the curation: of its file under conf/curate/."""
+    rows: int = Field(5, ge=1, le=50)
+    """Rows of one form."""
+    minutes: float = Field(60, gt=0, le=10_080)
+    """How long the run waits for a form, on its worker; what was decided before is kept."""
+    by: str = Field("", max_length=200)
+    """Who decides; the worker's user, if empty."""

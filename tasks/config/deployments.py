@@ -81,7 +81,8 @@ class AutomationConfig(Strict):
     description: str = ""
     """What it is for."""
     events: tuple[str, ...] = Field(min_length=1)
-    """Names of events, such as tandem.monitor.stale; a * at the end stands for any ending."""
+    """Names of events, such as tandem.monitor.stale, or prefect.flow-run.Held* for our runs that end in this state; a *
+    at the end stands for any ending."""
     release: str = ""
     """Only events about this release; about any, if empty."""
     run: str = ""

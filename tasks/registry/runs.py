@@ -71,6 +71,8 @@ def reopen_run(client: MlflowClient, experiment: str, tag: str, value: str) -> s
     run_id = found[0].info.run_id
     client.set_tag(run_id, PROCESS_TAG, _process(os.getpid()))
     client.update_run(run_id, status="RUNNING")
+    if CLOSED_TAG in found[0].data.tags:
+        client.delete_tag(run_id, CLOSED_TAG)
     _OPEN.add(run_id)
     return run_id
 
@@ -133,9 +135,13 @@ def read_table(client: MlflowClient, run_id: str, name: str) -> list[dict[str, A
 
 
 @explained
-def finish(client: MlflowClient, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
-    """End a run. Where MLflow does not take that, it counts as abandoned."""
+def finish(
+    client: MlflowClient, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", why: str = ""
+) -> None:
+    """End a run, with the reason where it ended early. Where MLflow does not take that, it counts as abandoned."""
     _OPEN.discard(run_id)
+    if why:
+        client.set_tag(run_id, CLOSED_TAG, why)
     client.set_terminated(run_id, status)
 
 
