@@ -3,9 +3,9 @@
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from tasks.config.environment import user_name
 from tasks.config.moves import ApproveConfig
 from tasks.config.settings import find_home
+from tasks.environment import user_name
 from tasks.outcome import Outcome, end_as
 from tasks.progress import artifact_key
 from tasks.promote import approve as approve_version

@@ -9,8 +9,8 @@ from prefect.input import RunInput
 from pydantic import Field, create_model
 
 from tasks.config.curation import ApproveRowsConfig
-from tasks.config.environment import user_name
 from tasks.config.settings import find_home
+from tasks.environment import user_name
 from tasks.outcome import Outcome, end_as
 from tasks.records import Draft
 from tasks.review import Desk, show_prompt

@@ -35,15 +35,15 @@ from flows.printing import (
     print_shadowed,
     print_table,
 )
-from tasks.config.environment import (
+from tasks.config.servers import reach
+from tasks.config.services import log_of, read_services, use_services
+from tasks.config.settings import Home, find_home
+from tasks.environment import (
     forget_environment,
     leave_prefect_files_alone,
     prepare_environment,
     user_name,
 )
-from tasks.config.servers import reach
-from tasks.config.services import log_of, read_services, use_services
-from tasks.config.settings import Home, find_home
 from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, TandemError
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from flows.finetune_dpo import finetune_dpo
 from flows.finetune_sft import finetune_sft
 from tasks.absorb import current
 from tasks.config.curation import CurateConfig
-from tasks.config.environment import user_name
 from tasks.config.settings import Home, find_home
 from tasks.distill import distill
 from tasks.draft import draft
+from tasks.environment import user_name
 from tasks.errors import TandemError
 from tasks.keep_data import KINDS, keep_data
 from tasks.lock import model_lock

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.config.environment import prepare_environment
 from tasks.config.index import ReindexConfig
 from tasks.config.settings import Home
+from tasks.environment import prepare_environment
 from tests.homes import copy_home, use_home
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from flows import cli, demo
-from tasks.config.environment import prepare_environment, user_name
 from tasks.config.settings import Home, find_path
 from tasks.config.training import BaseModelConfig
+from tasks.environment import prepare_environment, user_name
 from tasks.training.base import fetch_base, hash_base, pin_base
 from tests.installation import OWN, TANDEM
 from tests.nights import config_over_facts

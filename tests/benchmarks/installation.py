@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.config.environment import prepare_environment
 from tasks.config.settings import find_home
+from tasks.environment import prepare_environment
 
 
 def new_home(root: Path, peers: Path | None = None) -> None:

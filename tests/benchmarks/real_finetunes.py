@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tasks.config.environment import prepare_environment
 from tasks.config.loading import load_config
 from tasks.config.settings import Home
 from tasks.config.training import DpoConfig, SftConfig
+from tasks.environment import prepare_environment
 from tests.benchmarks.reporting import save, table
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
