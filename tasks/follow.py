@@ -5,6 +5,9 @@ It compares what is live with what the newest release was made of, so that no mo
 
 import json
 import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -16,18 +19,34 @@ from pydantic import ValidationError
 from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import Home
 from tasks.errors import ConfigError, RegistryError
+from tasks.put_back import put_back
 from tasks.recover import WATCHED
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.versions import PART_TAG, newest_tags, pin
 
 log = logging.getLogger(__name__)
 FLOW = "release"
+MOVE_SECONDS = 1.0
+"""Between two looks at where the parts of releases stand."""
 
 
-def start_followers(client: SyncPrefectClient, home: Home, known: set[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What the watcher did and saw since it was started."""
+
+    started: set[str] = field(default_factory=set)
+    """A key for each run that it started, of what was live then."""
+    parts: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By release, the live versions of its parts at the last look."""
+
+
+def start_followers(client: SyncPrefectClient, home: Home, followed: Followed) -> list[ReleaseConfig]:
     """Start every deployed release that would be made of other versions than its newest one; each of these once.
 
-    The server knows what was started before; `known` holds what this process need not ask it again.
+    Where a release of just these versions was live before, it is put back at once, and the one started examines them.
+    Returns the deployed releases.
+
+    The server knows what was started before; `followed` holds what this process need not ask it again.
 
     Raises RegistryError where MLflow does not answer, ConfigError where a deployment's settings are of another Tandem.
     """
@@ -36,9 +55,24 @@ def start_followers(client: SyncPrefectClient, home: Home, known: set[str]) -> N
         flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
         deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[WATCHED])),
     )
-    for deployment in releases:
-        if set_up := deployment.parameters.get("config"):
-            _follow(client, mlflow, deployment, _config_of(deployment.name, set_up), known)
+    deployed = [
+        (deployment, _config_of(deployment.name, set_up))
+        for deployment in releases
+        if (set_up := deployment.parameters.get("config"))
+    ]
+    for deployment, config in deployed:
+        _follow(client, mlflow, deployment, config, home, followed)
+    return [config for _, config in deployed]
+
+
+def wait_for_a_move(home: Home, releases: Sequence[ReleaseConfig], seconds: float) -> None:
+    """Return as soon as a part of one of the releases moves, and after so many seconds at the latest."""
+    mlflow, end = connect(home), time.monotonic() + seconds
+    before = [_live_parts(mlflow, config) for config in releases]
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, MOVE_SECONDS))
+        if before != [_live_parts(mlflow, config) for config in releases]:
+            return
 
 
 def _follow(
@@ -46,20 +80,30 @@ def _follow(
     mlflow: MlflowClient,
     deployment: DeploymentResponse,
     config: ReleaseConfig,
-    known: set[str],
+    home: Home,
+    followed: Followed,
 ) -> None:
     newest = newest_tags(mlflow, config.name)
     wanted = _live_parts(mlflow, config)
+    if followed.parts.get(config.name, wanted) != wanted:
+        _put_back(mlflow, config, wanted, home)
+    followed.parts[config.name] = wanted
     if not wanted or all(newest.get(f"{PART_TAG}{kind}") == part for kind, part in wanted.items()):
         return
     # one that fails makes no version, and is not started again before something changes
     state = json.dumps([str(deployment.id), sorted(newest.items()), sorted(wanted.items())])
     key = sha256(state.encode()).hexdigest()
-    if key in known:
+    if key in followed.started:
         return
     run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=key)
-    known.add(key)
+    followed.started.add(key)
+    _put_back(mlflow, config, wanted, home)
     log.info("%s is made of %s by the run %s", config.name, ", ".join(wanted.values()), run.id)
+
+
+def _put_back(mlflow: MlflowClient, config: ReleaseConfig, wanted: dict[str, str], home: Home) -> None:
+    if move := put_back(mlflow, config, wanted, home):
+        log.info("%s goes from version %s to %s: %s", config.name, move.before, move.after, move.reason)
 
 
 def _config_of(name: str, set_up: Any) -> ReleaseConfig:

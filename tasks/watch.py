@@ -12,7 +12,7 @@ from prefect.exceptions import PrefectException
 from tasks.close import close_ended
 from tasks.config.settings import Home
 from tasks.errors import TandemError
-from tasks.follow import start_followers
+from tasks.follow import Followed, start_followers, wait_for_a_move
 from tasks.recover import HEARTBEAT, recover
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ CLOSE_EVERY = 6
 def watch(home: Home) -> None:
     """Watch the servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name, until this process is ended."""
     heard = since = datetime.now(UTC)
-    trouble, followed = "", set[str]()
+    trouble, followed = "", Followed()
     with get_client(sync_client=True) as client:
         for look in count():
             now = datetime.now(UTC)
@@ -35,10 +35,11 @@ def watch(home: Home) -> None:
                 heard = now
                 if look % CLOSE_EVERY == 0:
                     close_ended(client, home, now)
-                start_followers(client, home, followed)
+                releases = start_followers(client, home, followed)
                 trouble = ""
+                wait_for_a_move(home, releases, LOOK_SECONDS)
             except (httpx.HTTPError, PrefectException, TandemError) as error:
                 if str(error) != trouble:
                     log.warning("%s: %s", type(error).__name__, error)
                 trouble = str(error)
-            time.sleep(LOOK_SECONDS)
+                time.sleep(LOOK_SECONDS)

@@ -14,7 +14,7 @@ from tasks.config.deployments import DeploymentsConfig
 from tasks.config.settings import Home
 from tasks.deploy import deploy_all
 from tasks.errors import ConfigError
-from tasks.follow import start_followers
+from tasks.follow import Followed, start_followers
 from tasks.registry.connection import connect, registry
 from tasks.registry.marks import VERSION_TAG
 from tasks.registry.versions import PART_TAG, next_number
@@ -51,24 +51,24 @@ def make_release(home: Home, **parts: str) -> None:
 
 
 def test_a_release_follows_once_from_every_move_of_a_part(client: SyncPrefectClient, home_of_nights: Home) -> None:
-    start_followers(client, home_of_nights, set())
-    start_followers(client, home_of_nights, set())
+    start_followers(client, home_of_nights, Followed())
+    start_followers(client, home_of_nights, Followed())
     (run,) = started(client)
     assert run.parameters["config"]["index"] == "docs@champion"
     make_release(home_of_nights, index="docs@3", prompt="answer@1")
-    start_followers(client, home_of_nights, set())
+    start_followers(client, home_of_nights, Followed())
     assert len(started(client)) == 1
     for number in (2, 3, 2):  # by hand in MLflow's UI; the release of version 2 is made, that of 3 anew, and so on
         registry(connect(home_of_nights)).set_registered_model_alias("docs", "champion", str(number))
-        start_followers(client, home_of_nights, set())
-        start_followers(client, home_of_nights, set())
+        start_followers(client, home_of_nights, Followed())
+        start_followers(client, home_of_nights, Followed())
         make_release(home_of_nights, index=f"docs@{number}", prompt="answer@1")
     assert len(started(client)) == 4
 
 
 def test_a_part_that_is_not_there_yet_is_waited_for(client: SyncPrefectClient, home_of_nights: Home) -> None:
     registry(connect(home_of_nights)).delete_registered_model_alias("docs", "champion")
-    start_followers(client, home_of_nights, set())
+    start_followers(client, home_of_nights, Followed())
     assert started(client) == []
 
 
@@ -79,4 +79,4 @@ def test_settings_that_this_tandem_does_not_know_are_named_with_their_deployment
     client.delete_deployment(deployment.id)
     client.create_deployment(deployment.flow_id, "desk", tags=["tandem"], parameters={"config": {"nam": "desk"}})
     with pytest.raises(ConfigError, match="release/desk cannot follow its parts"):
-        start_followers(client, home_of_nights, set())
+        start_followers(client, home_of_nights, Followed())
