@@ -17,7 +17,7 @@ from tasks.registry.ledger import Entry, Pointers, made
 from tasks.registry.marks import after_renaming, renamed, was_renamed
 from tasks.registry.pointers import ALIASES, pointers, releases_with
 from tasks.registry.runs import MODEL_TAG, abandoned, running_with
-from tasks.registry.versions import has_file, list_names, list_versions, load_manifest, tags_in
+from tasks.registry.versions import has_file, list_names, list_versions, load_manifest, search_versions, tags_in
 
 BUILD = "tandem reindex, sft, dpo or release CONF, whichever made it, to build a new version"
 
@@ -52,10 +52,14 @@ def _examine(client: MlflowClient, name: str, home: Home) -> Iterator[Trouble]:
     if now.champion is None and not (moves and moves[0].after.champion) and is_nothing_live(client, name):
         yield _nothing_live(client, name)
     numbers = [version.number for version in list_versions(client, name)]
+    every = {int(version.version) for version in search_versions(client, name)}
     for pointer in ALIASES:
         number = getattr(now, pointer)
         if number in numbers:
             yield from _examine_version(client, name, pointer, number, others)
+        elif number in every:
+            back = _go_live(name, others) if pointer == "champion" else f"move or delete the alias {pointer} in MLflow"
+            yield Trouble(f"{name}: version {number} ({pointer}) was not made by Tandem", back)
         elif number is not None:
             then = f"; {_go_live(name, others)}" if pointer == "champion" and others else ""
             yield Trouble(f"{name}: {pointer} points at version {number}, which is gone", f"tandem mend {name}{then}")

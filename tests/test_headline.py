@@ -17,7 +17,7 @@ def test_a_description_begins_with_verdict_score_contents_and_date() -> None:
         f"Held for a person to decide. ndcg@10 0.500 (the first). 40 documents, 1,200 passages. {today()}.\n\n# Report"
     )
     unscored = Night("docs", "reject", ())
-    assert of_night(unscored, 1, "mrr").describe("").startswith("Rejected. 1 documents, 0 passages. ")
+    assert of_night(unscored, 1, "mrr").describe("").startswith("Rejected. 1 document, 0 passages. ")
     assert len(of_night(night, 40, "ndcg@10").describe("x" * 9000)) == 5000
 
 

@@ -120,6 +120,9 @@ def test_a_version_that_others_put_into_a_model_of_ours_stays(home_of_nights: Ho
         due.act()
     assert client.get_model_version("docs", theirs).source == "file:///elsewhere"
     assert examine(home_of_nights) == []
+    client.set_registered_model_alias("docs", "champion", theirs)
+    found = {trouble.what: trouble.remedy for trouble in examine(home_of_nights)}
+    assert found[f"docs: version {theirs} (champion) was not made by Tandem"] == "tandem promote docs 3"
 
 
 def _age(home: Home) -> None:
