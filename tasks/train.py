@@ -95,7 +95,7 @@ def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, deci
 
     Returns its last event: done, or out of memory.
     """
-    reached, told = 0, _Losses()
+    reached, told = 0, Losses()
     event: Event = {}
     with ExitStack() as stack:
         curve = stack.enter_context(_Curve(client, run_id))
@@ -105,7 +105,7 @@ def _follow(name: str, job: TrainingJob, client: MlflowClient, run_id: str, deci
                     decisions.setdefault(event["kind"], event["text"])  # a restart measures anew, and keeps the first
                 case "begin":
                     log(client, run_id, tags={DECISION_TAG + kind: text for kind, text in decisions.items()})
-                    reached, told = event["step"], _Losses(event["steps"])
+                    reached, told = event["step"], Losses(event["steps"])
                     advance = stack.enter_context(progress("train", name, event["steps"] - reached))
                 case "step":
                     advance(event["step"] - reached)
@@ -126,7 +126,7 @@ def _decided(client: MlflowClient, run_id: str) -> dict[str, str]:
     return {tag.removeprefix(DECISION_TAG): text for tag, text in tags.items() if tag.startswith(DECISION_TAG)}
 
 
-class _Losses:
+class Losses:
     """Tells the loss as it goes, in so many lines that the log stays readable."""
 
     def __init__(self, steps: int = 0) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect import get_client
+from prefect import flow, get_client
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
@@ -23,6 +23,7 @@ from tasks.config.settings import Home
 from tasks.deploy import deploy_all
 from tasks.outcome import outcome_of
 from tasks.records import Finetune, Monitored, Night, Spotted
+from tasks.train import Losses
 from tests.artifacts import log_of, run_of
 from tests.nights import golden_for_facts, write_facts
 from tests.toys import sleeps_once
@@ -35,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def config(ready_home: Home, configure: Callable[..., ReindexConfig], site: Path, tmp_path: Path) -> ReindexConfig:
     write_facts(site)
-    return configure(golden=golden_for_facts(tmp_path), gate={"min_queries": 10})
+    return configure(golden=golden_for_facts(tmp_path), gate={"min_queries": 10, "max_quarantined": 0.5})
 
 
 def told(state: State[Any]) -> tuple[str, str]:
@@ -83,6 +84,20 @@ def test_the_log_of_a_night_tells_its_story(config: ReindexConfig, site: Path) -
         "Promoted v1",
     ):
         assert part in log
+
+
+@flow
+def trains() -> None:
+    losses = Losses(100)
+    for step in range(1, 101):
+        losses.add({"event": "log", "step": step, "metrics": {"loss": 3 - step / 50}})
+
+
+def test_the_log_of_a_training_has_its_loss_some_twenty_times_the_last_one_among_them() -> None:
+    lines = [line for line in log_of(run_of(trains(return_state=True))).splitlines() if line.startswith("step ")]
+    assert lines[:2] == ["step 1 of 100: loss 2.98", "step 6 of 100: loss 2.88"]
+    assert lines[-1] == "step 100 of 100: loss 1"
+    assert len(lines) == 21
 
 
 def test_who_calls_a_flow_in_python_gets_what_it_returns(config: ReindexConfig) -> None:
