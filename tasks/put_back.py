@@ -23,10 +23,10 @@ def put_back(client: MlflowClient, config: ReleaseConfig, parts: Mapping[str, st
     """Put the newest release live that is made of these parts and was live before; it is examined afterwards.
 
     None where there is no such release, where it is live already, where the release is held, or where its
-    configuration lets none go live by itself.
+    configuration lets none go live (`promote: never`).
     """
     number = _lived(client, config.name, parts)
-    if number is None or number == pointers.pointers(client, config.name).champion or config.promote != "auto":
+    if number is None or number == pointers.pointers(client, config.name).champion or config.promote == "never":
         return None
     reason = f"{', '.join(parts.values())} went live again, and version {number} was live with it before"
     try:

@@ -91,7 +91,7 @@ def _asked(serving: Serving, said: list[dict[str, Any]]) -> Iterator[None]:
 
     def ask() -> None:
         while not stop.is_set():
-            said.append(serving.ask().raise_for_status().json() | {"at": time.monotonic()})
+            said.append(serving.ask(tenant="north").raise_for_status().json() | {"at": time.monotonic()})
             time.sleep(0.05)
 
     thread = threading.Thread(target=ask)
