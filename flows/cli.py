@@ -49,6 +49,7 @@ from tasks.errors import ConfigError, RefusedError, ServerError, SourceError, Ta
 if TYPE_CHECKING:
     from tasks.answering.service.keys import Key
     from tasks.automations import Installed
+    from tasks.config.deployments import DeploymentsConfig
     from tasks.config.service import ServiceConfig
     from tasks.config.services import Service
     from tasks.records import (
@@ -405,6 +406,7 @@ def up(
     loaded = load_config(config, DeploymentsConfig)
     kept: list[str] = []
     services = start(find_home(), loaded, ROOT, {"mlflow": mlflow_port, "prefect": prefect_port}, kept.append)
+    _tell_of_clocks(loaded)  # only now may Prefect be imported
     for note in filter(None, (service.note for service in services.values())):
         print(f"tandem: {note}", file=sys.stderr)
     rows = _service_rows(services)
@@ -503,10 +505,11 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Put a version live, once it is proven to load and answer."""
-    from tasks.promote import promote_by_hand
+    from tasks.promote import is_live, promote_by_hand
 
+    was_live = is_live(name, version, find_home())
     move = promote_by_hand(name, version, user_name(), reason, find_home())
-    _show_move(as_json, move, "went live")
+    _show_move(as_json, move, "is live already: nothing was moved" if was_live else "went live")
 
 
 @app.command()
@@ -601,6 +604,7 @@ def deploy(
         return deploy_all(loaded, ROOT, reset)
 
     names, automations = _run(call)
+    _tell_of_clocks(loaded)
     issues = _schedules()[1]
     told = {"deployments": names, "automations": asdict(automations), "issues": [asdict(issue) for issue in issues]}
     lines = [*names, *automations.told(), *(f"{issue.what}\n    {issue.remedy}" for issue in issues)]
@@ -897,6 +901,13 @@ def _schedules() -> "tuple[list[ScheduleState], list[Trouble]]":
     log = log_of(home, "prefect") if own and url.startswith(own.address) else None
     schedules, issues = examine_schedules(url, log, datetime.now(UTC))
     return schedules, [*gone, *issues]
+
+
+def _tell_of_clocks(config: "DeploymentsConfig") -> None:
+    from tasks.clock_changes import examine_clocks
+
+    for sentence in examine_clocks(config, datetime.now(UTC)):
+        print(f"tandem: {sentence}", file=sys.stderr)
 
 
 def _close(done: Any, as_json: bool, show: Callable[[Any], None], *good: str) -> None:

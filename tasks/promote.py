@@ -71,6 +71,10 @@ def _flow() -> str:
     return f"flow {runtime.flow_run.flow_name}" if runtime.flow_run.id else "tandem mend"
 
 
+def is_live(name: str, number: int, home: Home) -> bool:
+    return pointers.pointers(connect(home), name).champion == number
+
+
 def promote_by_hand(name: str, number: int, by: str, reason: str, home: Home) -> Move:
     """A person's promotion; it is made even while the model is held, and leaves the hold in place."""
     with moving(name, home) as client:

@@ -134,7 +134,10 @@ def _choose_ports(home: Home, services: dict[str, Service], ports: dict[str, int
                 )
         elif not os.environ.get(ADDRESSES[name][0], "").startswith("http"):
             chosen[name] = wanted or default
-            _check_free(name, chosen[name])
+    if len(set(chosen.values())) < len(chosen):
+        raise ConfigError(f"{' and '.join(chosen)} are to listen on one port, {chosen['prefect']}: give each its own")
+    for name, port in chosen.items():
+        _check_free(name, port)
     return chosen
 
 

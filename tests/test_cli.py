@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tasks.config.services import read_services
 from tasks.config.settings import Home
 from tasks.index.store import IndexStore
 from tasks.registry.connection import connect
@@ -252,3 +253,23 @@ def test_a_passage_found_is_shown_in_its_place_with_all_that_is_known_of_it(
     assert found["in_place"] == [body[start - 20 : start], found["text"], body[end : end + 20]]
     marked = "l you need for it.[## Water Green tea is steeped at eighty degrees for two minutes.]## Cups Warm the\n"
     assert marked in tandem(*asked).out
+
+
+def test_promoting_what_is_live_says_so(home_of_nights: Home, tandem: Tandem) -> None:
+    said = tandem("promote", "docs", 3)
+    assert (said.status, said.out) == (0, "docs: version 3 is live already: nothing was moved (before: 2)\n")
+
+
+def test_two_servers_on_one_port_are_refused_before_anything_starts(
+    home: Home, tandem: Tandem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(variable, raising=False)
+    deployments = tmp_path / "deployments.yaml"
+    deployments.write_text("deployments: []\n")
+    said = tandem("up", deployments, "--mlflow-port", 5999, "--prefect-port", 5999)
+    assert (said.status, said.err) == (
+        2,
+        "tandem: mlflow and prefect are to listen on one port, 5999: give each its own\n",
+    )
+    assert read_services(home) == {}

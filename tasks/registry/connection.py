@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -104,7 +105,7 @@ def _create_database(home: Home, database: Path) -> None:
 def _explanation(uri: str, error: Exception) -> str:
     # What the database itself said, without the statement that SQLAlchemy wraps around it.
     what = str(getattr(error.__cause__, "orig", error)).strip().partition("\n")[0]
-    if "disk is full" in what or "No space left" in what:
+    if "disk is full" in what or "No space left" in what or getattr(error, "errno", None) in (ENOSPC, EDQUOT):
         return f"the disk under MLflow ({uri}) is full: free some space and run again ({what})"
     code = getattr(error, "error_code", "")
     if code == "UNAUTHENTICATED":

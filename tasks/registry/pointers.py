@@ -279,12 +279,13 @@ def _with_champion(now: Pointers, number: int) -> Pointers:
 def _rollback_target(client: MlflowClient, name: str, now: Pointers) -> int:
     lived = (entry.move.before for entry in ledger.entries(client, name) if entry.move.what == "champion")
     left = next(lived, None)
-    if now.champion is not None and left is not None and left > now.champion:
-        raise RefusedError(
-            f"{name} was moved back from version {left} already, and {left} is the one that was live before: "
-            f"name the version to go to, as in tandem rollback {name} --to {left}"
-        )
     known = {version.number for version in list_versions(client, name)} - {now.champion}
+    if now.champion is not None and left is not None and left > now.champion:
+        there = ", ".join(map(str, sorted(known))) or "none"
+        raise RefusedError(
+            f"{name} was moved back from version {left} already: name the version to go to, as in "
+            f"tandem rollback {name} --to N; there are {there}"
+        )
     for number in chain([now.previous, left], lived):
         if number in known:
             return number
