@@ -23,9 +23,9 @@ $(INSTALLED): pyproject.toml requirements.lock
 demo: $(INSTALLED)
 	$(BIN)/tandem demo
 
-# A third process computes while the others wait for servers. Files stay whole, and the long ones begin first.
+# A third process computes while the others wait for servers. Files stay whole, the long ones begin first, and only one process starts services.
 test: lint
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

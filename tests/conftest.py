@@ -27,9 +27,16 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tandem-tests-")
 prepare_environment(Home(Path(os.environ["PREFECT_HOME"])))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let files that take minutes begin first, or they would be left over at the end."""
+    """Let files that take minutes begin first, or they would be left over at the end.
+
+    A file stays on one process, and so do all files that start the services of a home: two cores carry one at a time.
+    """
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    for item in items:
+        services = item.get_closest_marker("services")
+        item.add_marker(pytest.mark.xdist_group("services" if services else item.path.name))
 
 
 @pytest.fixture

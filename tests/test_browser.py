@@ -15,6 +15,7 @@ from tests.tiny_models import write_conf, write_data
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium"),
     pytest.mark.long,
+    pytest.mark.services,
     pytest.mark.timeout(1200),
 ]
 

@@ -13,6 +13,7 @@ from tests.installation import Installation, installed, tandem
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium"),
     pytest.mark.long,
+    pytest.mark.services,
     pytest.mark.timeout(900),
 ]
 TEA = ("search", "docs", "how long does green tea steep", "-k", 1)

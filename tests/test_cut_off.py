@@ -16,7 +16,7 @@ from tests.installation import Installation, ask_prefect, history, installed, re
 from tests.nights import config_over_facts
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.services, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.installation import Installation, cancel, completed, installed, lives
 from tests.tiny_models import make_model, write_data, write_yaml
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.services, pytest.mark.timeout(1800)]
 TRAINING, SCORING = "tasks.training.worker", "tasks.training.scorer"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 STEPS = 300

@@ -26,7 +26,7 @@ from tests.nights import config_over_facts
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.services, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

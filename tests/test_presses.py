@@ -19,7 +19,7 @@ from tasks import postgres
 from tasks.config.settings import Home
 from tests.installation import Installation, installed, tandem
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.services, pytest.mark.timeout(600)]
 PRESSES, WRITERS = 100, 4
 TOY = {"name": "toy", "flow": "tests/toys.py:sleeps_once", "limit": None, "cron": "0 2 * * *"}
 

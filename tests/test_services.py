@@ -39,7 +39,7 @@ from tests.installation import (
 from tests.servers import free_port
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.services, pytest.mark.timeout(900)]
 NAMES = {"postgres", "mlflow", "prefect", "worker-cpu", "worker-gpu", "watcher", "supervisor"}
 
 

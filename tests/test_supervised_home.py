@@ -12,7 +12,7 @@ from tasks.services import condition
 from tests.installation import Installation, installed, state, tandem
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.services, pytest.mark.timeout(900)]
 TOY = {"name": "toy", "flow": "tests/toys.py:writes_down", "limit": None}
 
 
