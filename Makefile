@@ -25,7 +25,7 @@ demo: $(INSTALLED)
 
 # A third process computes while the others wait for servers. Files stay whole, the long ones begin first, and only one process starts services.
 test: lint
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -1,10 +1,11 @@
 """Every test has its own home: nothing is read from or written to the repository's data/ and mlruns/."""
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,16 +28,26 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="tandem-tests-")
 prepare_environment(Home(Path(os.environ["PREFECT_HOME"])))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let files that take minutes begin first, or they would be left over at the end.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """A file stays on one process, and so do all that start the services of a home: two cores carry one at a time."""
+    from xdist.scheduler import LoadFileScheduling
 
-    A file stays on one process, and so do all files that start the services of a home: two cores carry one at a time.
-    """
+    class OneAtATime(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "services" if _starts_services(config.rootpath / file) else file
+
+    return OneAtATime(config, log)
+
+
+@functools.cache
+def _starts_services(file: Path) -> bool:
+    return "pytest.mark.services" in file.read_text(encoding="utf-8")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let files that take minutes begin first, or they would be left over at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
-    for item in items:
-        services = item.get_closest_marker("services")
-        item.add_marker(pytest.mark.xdist_group("services" if services else item.path.name))
 
 
 @pytest.fixture
