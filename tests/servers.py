@@ -3,10 +3,11 @@
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,8 @@ def mlflow_server(folder: Path, port: int, *options: str) -> Iterator[subprocess
     database, log = folder / "mlflow.db", folder / "server.log"
     if not database.exists():
         shutil.copy(empty_home().mlruns / "mlflow.db", database)
+        with closing(sqlite3.connect(database)) as opened, opened:  # or it would be a copied home's
+            opened.execute("UPDATE experiments SET artifact_location = ?", (str(folder / "artifacts" / "0"),))
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",

@@ -181,16 +181,6 @@ def test_while_a_run_computes_its_processors_memory_disk_and_network_are_measure
     assert {"system/cpu_utilization_percentage", "system/disk_usage_percentage"} <= measured.keys()
 
 
-def test_a_relative_address_of_the_database_keeps_its_artifacts_beside_it(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connected(home)
-    monkeypatch.chdir(home.root)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlruns/mlflow.db")
-    run_id = start_run(connect(home), "reindex", "night", "docs")
-    assert connect(home).get_run(run_id).info.artifact_uri.startswith((home.mlruns / "artifacts").as_uri())
-
-
 def test_abandoned_runs_of_the_model_are_closed_and_no_others(client: MlflowClient) -> None:
     gone = [start_run(client, experiment, "night", "docs") for experiment in ("reindex", "evaluate")]
     for run_id in gone:

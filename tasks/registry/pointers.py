@@ -281,11 +281,11 @@ def _rollback_target(client: MlflowClient, name: str, now: Pointers) -> int:
     left = next(lived, None)
     known = {version.number for version in list_versions(client, name)} - {now.champion}
     if now.champion is not None and left is not None and left > now.champion:
-        there = ", ".join(map(str, sorted(known))) or "none"
-        raise RefusedError(
-            f"{name} was moved back from version {left} already: name the version to go to, as in "
-            f"tandem rollback {name} --to N; there are {there}"
+        there = left if left in known else max(known, default=None)
+        remedy = (
+            f"name the version to go to, as in tandem rollback {name} --to {there}" if there else "there is no other"
         )
+        raise RefusedError(f"{name} was moved back from version {left} already: {remedy}")
     for number in chain([now.previous, left], lived):
         if number in known:
             return number
