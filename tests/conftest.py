@@ -61,9 +61,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 @pytest.fixture
 def ready_home(home: Home) -> Home:
     """A home whose MLflow database is there already, to save the seconds of making it."""
+    import shutil
+
     from tests.registry_fixtures import empty_home
 
-    return copy_home(empty_home(), home.root)
+    ready = copy_home(empty_home(), home.root)
+    shutil.rmtree(ready.locks, ignore_errors=True)
+    return ready
 
 
 @pytest.fixture(scope="session")
