@@ -28,9 +28,10 @@ APPROVED, OTHER = ({"config": {"name": name, "reason": "stale"}} for name in ("d
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder for automations; what was installed from it is gone afterwards."""
+    """An empty folder for automations; what was installed by it or by others is gone before and afterwards."""
     made = tmp_path / "automations"
     made.mkdir()
+    deploy(made)
     yield made
     for file in made.iterdir():
         file.unlink()
