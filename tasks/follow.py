@@ -65,13 +65,12 @@ def start_followers(client: SyncPrefectClient, home: Home, followed: Followed) -
     return [config for _, config in deployed]
 
 
-def wait_for_a_move(home: Home, releases: Sequence[ReleaseConfig], seconds: float) -> None:
-    """Return as soon as a part of one of the releases moves, and after so many seconds at the latest."""
+def wait_for_a_move(home: Home, releases: Sequence[ReleaseConfig], followed: Followed, seconds: float) -> None:
+    """Return as soon as a part of a release is not what the last look saw, and after so many seconds at the latest."""
     mlflow, end = connect(home), time.monotonic() + seconds
-    before = [_live_parts(mlflow, config) for config in releases]
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, MOVE_SECONDS))
-        if before != [_live_parts(mlflow, config) for config in releases]:
+        if any(_live_parts(mlflow, config) != followed.parts[config.name] for config in releases):
             return
 
 

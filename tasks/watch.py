@@ -37,7 +37,7 @@ def watch(home: Home) -> None:
                     close_ended(client, home, now)
                 releases = start_followers(client, home, followed)
                 trouble = ""
-                wait_for_a_move(home, releases, LOOK_SECONDS)
+                wait_for_a_move(home, releases, followed, LOOK_SECONDS)
             except (httpx.HTTPError, PrefectException, TandemError) as error:
                 if str(error) != trouble:
                     log.warning("%s: %s", type(error).__name__, error)

@@ -73,7 +73,7 @@ def _watched(home: Home) -> Iterator[None]:
         followed = Followed()
         with get_client(sync_client=True) as client:
             while not stop.is_set():
-                wait_for_a_move(home, start_followers(client, home, followed), 10)
+                wait_for_a_move(home, start_followers(client, home, followed), followed, 10)
 
     thread = threading.Thread(target=copy_context().run, args=(look,))
     thread.start()

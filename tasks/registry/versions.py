@@ -282,19 +282,9 @@ def _find(client: MlflowClient, name: str, which: int | str) -> ModelVersion | N
         # asked of a model that does not exist.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
-        if error.error_code == "PERMISSION_DENIED" and not _model_exists(client, name):
+        if error.error_code == "PERMISSION_DENIED" and find_model(client, name) is None:
             return None
         raise
-
-
-def _model_exists(client: MlflowClient, name: str) -> bool:
-    try:
-        registry(client).get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
-    return True
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[int, list[str]]:
