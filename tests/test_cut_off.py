@@ -12,7 +12,7 @@ from tasks import postgres
 from tasks.lock import model_lock
 from tasks.processes import descendants
 from tasks.recover import INTERRUPTED, RESUMED
-from tests.installation import Installation, ask_prefect, history, installed, read, state, tandem
+from tests.installation import Installation, ask_prefect, completed, history, installed, read, state, tandem
 from tests.nights import config_over_facts
 from tests.waiting import wait_for
 
@@ -45,7 +45,7 @@ def kill_all(here: Installation) -> None:
 def ends_well_after_up(here: Installation, run: UUID) -> None:
     assert tandem(here.home, "up", here.deployments).returncode == 0
     began = time.monotonic()
-    wait_for(lambda: state(run) == "Completed", 300, lambda: history(run))
+    wait_for(lambda: completed(run), 300, lambda: history(run))
     print(f"made up within {time.monotonic() - began:.0f} s of `up`")
     assert read(run).run_count == 2
     told = history(run)

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from uuid import UUID
@@ -50,7 +51,7 @@ asyncio.run(main())
 """
     url = f"sqlite+aiosqlite:///{home.data / 'prefect' / 'prefect.db'}"
     environment = os.environ | {postgres.URL: url}
-    subprocess.run(["python", "-c", code], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_what_prefect_kept_in_sqlite_is_taken_over_once_and_the_file_is_kept_under_a_name_that_says_so(

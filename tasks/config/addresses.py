@@ -31,8 +31,11 @@ def secret_in(address: str) -> str:
 
 
 def shown(text: str) -> str:
-    """An address, or a text with addresses in it, without users, passwords and queries."""
-    return re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]+", r"\1", re.sub(r"(?<=://)[^/\s]*@", "", text))
+    """An address, or a text with addresses in it, without users, passwords and queries.
+
+    fsspec writes a third slash where it names a file of an address back.
+    """
+    return re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]+", r"\1", re.sub(r"(?<=://)/?[^/\s]*@", "", text))
 
 
 def checked_tracking_uri(uri: str) -> str:
