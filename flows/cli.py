@@ -65,9 +65,7 @@ if TYPE_CHECKING:
         Night,
         Released,
         Shadowed,
-        Trouble,
     )
-    from tasks.schedules import ScheduleState
 
 app = typer.Typer(
     name="tandem",
@@ -397,13 +395,12 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start MLflow, Prefect, its database, a worker for each work pool and the deployments; what runs already stays."""
-    from tasks.config.deployments import DeploymentsConfig
-    from tasks.config.loading import load_config
+    from tasks.config.deployments import load_deployments
     from tasks.registry.locations import check_locations
     from tasks.services import up as start
 
     check_locations(find_home())
-    loaded = load_config(config, DeploymentsConfig)
+    loaded = load_deployments(config)
     kept: list[str] = []
     services = start(find_home(), loaded, ROOT, {"mlflow": mlflow_port, "prefect": prefect_port}, kept.append)
     _tell_of_clocks(loaded)  # only now may Prefect be imported
@@ -446,33 +443,38 @@ def watch() -> None:
 @app.command()
 def status(as_json: Json = False) -> None:
     """What is live, what waits, what is held; whether the services of `tandem up` run, and the schedules work."""
-    from tasks.doctor import nothing_live
     from tasks.headline import page_of
+    from tasks.health import examine_health
     from tasks.registry.connection import connect
     from tasks.registry.pointers import pointers
     from tasks.registry.versions import list_names
 
-    services = _service_rows(read_services(find_home()))
-    schedules, issues = _schedules()
-    client = connect(find_home())
-    issues += nothing_live(client)
+    home = find_home()
+    services, health = _service_rows(read_services(home)), examine_health(home)
     if not as_json:
         print_services(services)
-        print_schedules(schedules, issues)
+        print_schedules(health.schedules, health.troubles)
+    client = connect(home)
     rows = [{"name": name, **asdict(pointers(client, name))} for name in list_names(client)]
-    rows = [row | {"page": page_of(row["name"], row["champion"] or row["candidate"], find_home())} for row in rows]
+    rows = [row | {"page": page_of(row["name"], row["champion"] or row["candidate"], home)} for row in rows]
     columns = ["name", "champion", "candidate", "previous", "hold", "page"]
+
+    def show() -> None:
+        print_table(columns, [[row[c] for c in columns] for row in rows])
+        print(f"\n{_gib(health.free_bytes)} free on the disk of {home.root}")
+
     _show(
         as_json,
         {
             "models": rows,
             "services": services,
-            "schedules": [asdict(schedule) for schedule in schedules],
-            "issues": [asdict(issue) for issue in issues],
+            "schedules": [asdict(schedule) for schedule in health.schedules],
+            "issues": [asdict(issue) for issue in health.troubles],
+            "free_bytes": health.free_bytes,
         },
-        lambda: print_table(columns, [[row[c] for c in columns] for row in rows]),
+        show,
     )
-    raise typer.Exit(1 if any(service["condition"] != "running" for service in services) else 0)
+    raise typer.Exit(1 if health.troubles else 0)
 
 
 @app.command()
@@ -593,10 +595,10 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Register deployments, schedules and automations on the Prefect server (PREFECT_API_URL)."""
-    from tasks.config.deployments import DeploymentsConfig
-    from tasks.config.loading import load_config
+    from tasks.config.deployments import load_deployments
+    from tasks.health import examine_surroundings
 
-    loaded = load_config(config, DeploymentsConfig)
+    loaded = load_deployments(config)
 
     def call() -> tuple[list[str], "Installed"]:
         from tasks.deploy import deploy_all
@@ -605,7 +607,7 @@ def deploy(
 
     names, automations = _run(call)
     _tell_of_clocks(loaded)
-    issues = _schedules()[1]
+    issues = examine_surroundings(find_home()).troubles
     told = {"deployments": names, "automations": asdict(automations), "issues": [asdict(issue) for issue in issues]}
     lines = [*names, *automations.told(), *(f"{issue.what}\n    {issue.remedy}" for issue in issues)]
     _show(as_json, told, lambda: print("\n".join(lines)))
@@ -615,8 +617,9 @@ def deploy(
 def doctor(as_json: Json = False) -> None:
     """Check pointers, versions, tables, runs, the ledger, services and schedules; print the command that mends each."""
     from tasks.doctor import examine, left_alone
+    from tasks.health import examine_surroundings
 
-    findings, others = [*examine(find_home()), *_schedules()[1]], left_alone(find_home())
+    findings, others = [*examine(find_home()), *examine_surroundings(find_home()).troubles], left_alone(find_home())
     lines = [f"{finding.what}\n    {finding.remedy}" for finding in findings] or ["Everything is in order."]
     _show(
         as_json,
@@ -886,21 +889,8 @@ def _service_rows(services: "Mapping[str, Service]") -> list[dict[str, Any]]:
     ]
 
 
-def _schedules() -> "tuple[list[ScheduleState], list[Trouble]]":
-    """The schedules of the Prefect server that is set, and what is wrong with services and schedules."""
-    from tasks.services import examine_services
-
-    home = find_home()
-    gone = examine_services(home)
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        return [], gone
-    from tasks.schedules import examine_schedules
-
-    own = read_services(home).get("prefect")
-    log = log_of(home, "prefect") if own and url.startswith(own.address) else None
-    schedules, issues = examine_schedules(url, log, datetime.now(UTC))
-    return schedules, [*gone, *issues]
+def _gib(size: int) -> str:
+    return f"{size / 1024**3:.1f} GiB"
 
 
 def _tell_of_clocks(config: "DeploymentsConfig") -> None:

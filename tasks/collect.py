@@ -1,5 +1,6 @@
 """Lists what the sources hold tonight."""
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import State, task
@@ -45,6 +46,8 @@ def collect(source: SourceConfig, max_file_mb: float) -> Listing:
     max_bytes = max_file_mb * 1e6
     listing = list_source(source, find_home(), max_bytes)
     tell(f"{source.name}: {len(listing.files):,} files, revision {listing.revision}")
+    for note in listing.notes:
+        warn(note)
     problems = tuple(
         Problem(file.document, f"{file.size:,} bytes, more than the {max_file_mb:g} MB allowed", file.revision)
         for file in listing.files
@@ -53,4 +56,4 @@ def collect(source: SourceConfig, max_file_mb: float) -> Listing:
     if not problems:
         return listing
     files = tuple(file for file in listing.files if file.size <= max_bytes)
-    return Listing(listing.source, listing.revision, files, listing.problems + problems)
+    return replace(listing, files=files, problems=listing.problems + problems)

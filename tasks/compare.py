@@ -42,6 +42,8 @@ class Work:
     """Hash over the golden file; empty where there is none."""
     registered: bool
     """The newest registered version is exactly the table as it stands, judged by the same rules."""
+    notes: tuple[str, ...] = ()
+    """What people should know of the sources."""
 
     @property
     def nothing_to_do(self) -> bool:
@@ -90,6 +92,7 @@ def compare(
         fingerprint=fingerprint,
         golden=golden,
         registered=newest.get(STATE_TAG) == state_of(table, version, fingerprint),
+        notes=tuple(note for listing in listings for note in listing.notes),
     )
 
 

@@ -21,7 +21,17 @@ from prefect.schedules import Cron
 from tasks.automations import Installed, Prepared, install, prepare_automations
 from tasks.config.deployments import Deployment, DeploymentsConfig
 from tasks.config.loading import load_config
-from tasks.deployed import VARIABLE, Record, flatten, read_record, read_written, say_kept, settle, unflatten
+from tasks.deployed import (
+    VARIABLE,
+    Record,
+    flatten,
+    read_listed,
+    read_record,
+    read_written,
+    say_kept,
+    settle,
+    unflatten,
+)
 from tasks.own_schedule import (
     ON,
     SCHEDULE,
@@ -79,10 +89,7 @@ def register(
 def prepare_all(config: DeploymentsConfig, root: Path) -> list[RunnerDeployment]:
     """Import the flows and check their configurations; asks no server."""
     limits = {pool.name: pool.limit for pool in config.work_pools}
-    return [
-        prepare(deployment, config.timezone, limits.get(deployment.work_pool), root)
-        for deployment in config.deployments
-    ]
+    return [prepare(deployment, config, limits.get(deployment.work_pool), root) for deployment in config.deployments]
 
 
 def name_of(prepared: RunnerDeployment) -> str:
@@ -162,8 +169,9 @@ def _variables(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     return theirs | ours | {"env": environment | ours["env"]}
 
 
-def prepare(deployment: Deployment, timezone: str, pool_limit: int | None, root: Path) -> RunnerDeployment:
+def prepare(deployment: Deployment, config: DeploymentsConfig, pool_limit: int | None, root: Path) -> RunnerDeployment:
     """What the server is to know of a deployment."""
+    timezone = config.timezone
     flow = cast(Flow[Any, Any], Flow.from_source(source=str(root), entrypoint=deployment.flow))
     file = root / deployment.config if deployment.config else None
     parameters = {"config": read_config(file, flow)} if file else {}
@@ -181,6 +189,8 @@ def prepare(deployment: Deployment, timezone: str, pool_limit: int | None, root:
             **({SCHEDULE: f"{deployment.cron} {timezone}", ON: not deployment.paused} if deployment.cron else {}),
             **flatten(parameters, PARAMETERS),
         },
+        str(config.file or ""),
+        read_listed(config.file, deployment.flow, deployment.name) if config.file else {},
     )
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     environment |= {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT.seconds), VARIABLE: record.to_json()}

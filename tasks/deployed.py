@@ -5,11 +5,13 @@ By it a change of a file is told apart from one that a person made in Prefect's 
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tasks.records import known_fields
 
 VARIABLE = "TANDEM_DEPLOYED"
 """In the environment of a deployment's runs, which read from it what they are deployed with."""
@@ -27,6 +29,10 @@ class Record:
     """What stands in it."""
     things: dict[str, Any]
     """What the deployment was set to."""
+    listed_in: str = ""
+    """The file that lists the deployments; empty where an older Tandem deployed it."""
+    listed: dict[str, Any] = field(default_factory=dict)
+    """What stands about it there, as `read_listed` reads it."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -35,7 +41,7 @@ class Record:
 def read_record(environment: Mapping[str, Any] | None) -> Record | None:
     """From the variables of a deployment or a run; None where an older Tandem deployed it."""
     kept = (environment or {}).get(VARIABLE)
-    return Record(**json.loads(kept)) if kept else None
+    return Record(**known_fields(Record, json.loads(kept), f"the variable {VARIABLE}")) if kept else None
 
 
 def read_written(file: Path) -> dict[str, Any]:
@@ -45,6 +51,22 @@ def read_written(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def read_listed(file: Path, flow: str, name: str) -> dict[str, Any]:
+    """What the file that lists the deployments says of one; nothing where it is not in it, or cannot be read."""
+    written = read_written(file)
+    own = next((each for each in listed_in(written) if (each.get("flow"), each.get("name")) == (flow, name)), None)
+    if own is None:
+        return {}
+    pools = [pool for pool in written.get("work_pools") or [] if isinstance(pool, dict)]
+    pool = next((pool for pool in pools if pool.get("name") == own.get("work_pool", "cpu")), {})
+    return own | {"timezone": written.get("timezone"), "work pool": {"limit": pool.get("limit")}}
+
+
+def listed_in(written: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The deployments of such a file."""
+    return [each for each in written.get("deployments") or [] if isinstance(each, dict)]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -84,12 +106,21 @@ def settle(base: Things, file: Things, server: Things) -> tuple[dict[str, Any], 
     return held | {name: server[name] for name in kept if name in server}, kept
 
 
-def differences(record: Record) -> list[str]:
-    """The names of what stands otherwise in the file than it was deployed; none where the file is gone."""
-    now = read_written(Path(record.file)) if record.file else {}
-    if not now:
+def differences(record: Record) -> dict[str, list[str]]:
+    """By file, the names of what stands otherwise in it than it was deployed; none of a file that is gone."""
+    found = {}
+    if record.file:
+        found[record.file] = _changed(record.written, read_written(Path(record.file)))
+    if record.listed_in:
+        own = record.listed
+        found[record.listed_in] = _changed(own, read_listed(Path(record.listed_in), own["flow"], own["name"]))
+    return {file: names for file, names in found.items() if names}
+
+
+def _changed(deployed: Mapping[str, Any], written: Mapping[str, Any]) -> list[str]:
+    if not written:
         return []
-    before, after = flatten(record.written), flatten(now)
+    before, after = flatten(deployed), flatten(written)
     return [name for name in sorted(before.keys() | after.keys()) if not _same(before, after, name)]
 
 

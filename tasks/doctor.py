@@ -163,9 +163,25 @@ def _compare_with_ledger(name: str, now: Pointers, known: Pointers, others: list
         )
 
 
-def nothing_live(client: MlflowClient) -> list[Trouble]:
-    """Every model that has versions of which none is live, and one should be."""
-    return [_nothing_live(client, name) for name in list_names(client) if is_nothing_live(client, name)]
+def examine_live(home: Home) -> list[Trouble]:
+    """Whether what should be live is there: every model with a live version whose parts open, in little time.
+
+    `examine` proves besides that they answer.
+    """
+    client = connect(home)
+    return [trouble for name in list_names(client) for trouble in _examine_live(client, name)]
+
+
+def _examine_live(client: MlflowClient, name: str) -> Iterator[Trouble]:
+    number = pointers(client, name).champion
+    if is_nothing_live(client, name):
+        yield _nothing_live(client, name)
+    elif number is not None:
+        try:
+            find_parts(client, name, load_manifest(client, name, number))
+        except TandemError as error:
+            others = _once_live(client, name, made(client, name), number)
+            yield Trouble(_not_fit(name, number, "champion", error), _go_live(name, others))
 
 
 def _nothing_live(client: MlflowClient, name: str) -> Trouble:
@@ -197,7 +213,11 @@ def _examine_version(
             "previous": _go_back(name, [other for other in others if other != number]),
             "candidate": BUILD,
         }
-        yield Trouble(f"{name}: version {number} ({pointer}): {error}", remedies[pointer])
+        yield Trouble(_not_fit(name, number, pointer, error), remedies[pointer])
+
+
+def _not_fit(name: str, number: int, pointer: str, error: TandemError) -> str:
+    return f"{name}: version {number} ({pointer}): {error}"
 
 
 def is_protected(manifest: Mapping[str, Any]) -> bool:

@@ -46,6 +46,8 @@ class Listing:
     """The commit for git; a hash over all files' revisions otherwise."""
     files: tuple[SourceFile, ...]
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What people should know of it, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,6 +453,8 @@ class Night:
     champion_scores: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     quarantined: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What people should know besides, in sentences."""
     golden: str = ""
     """Hash over the golden file it was scored with."""
     run_id: str = ""

@@ -14,12 +14,14 @@ from tasks.evaluation.report import scores_table
 from tasks.evaluation.retrieval import RetrievalScores
 from tasks.figures import data_url
 from tasks.headline import page_of
+from tasks.health import examine_health
 from tasks.maintain import Maintained
 from tasks.mend import Mended
 from tasks.progress import artifact_key
-from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict, number_of
+from tasks.records import IndexManifest, Night, Prepared, Problem, Trouble, Verdict, number_of
 from tasks.register import VERDICT_TAG
 from tasks.registry.marks import VERSION_TAG
+from tasks.telling import warn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,6 +64,7 @@ def summarise(
         champion_scores=_means(evaluation.champion),
         seconds=seconds,
         quarantined=maintained.quarantined,
+        notes=work.notes,
         golden=work.golden,
         run_id=run_id,
     )
@@ -85,6 +88,7 @@ def summarise_quiet(name: str, work: Work, mended: Mended, seconds: dict[str, fl
         live=live,
         counts=count_changes(work.changes),
         seconds=seconds,
+        notes=work.notes,
         golden=work.golden,
     )
 
@@ -111,6 +115,7 @@ def write_report(night: Night, evaluation: Evaluation | None = None) -> str:
         f"# {night.index}: {version}{VERDICTS[night.decision]}",
         "\n".join(f"- {reason}" for reason in night.reasons),
         f"Live now: version {night.live}." if night.live else "",
+        "\n".join(f"- {note}" for note in night.notes),
         "## Documents and passages",
         markdown_table(["what", "count"], [[name, f"{count:,}"] for name, count in night.counts.items()]),
     ]
@@ -126,8 +131,20 @@ def write_report(night: Night, evaluation: Evaluation | None = None) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def describe_health(troubles: Sequence[Trouble]) -> str:
+    """What is wrong with the installation around the night, as markdown; empty where nothing is."""
+    if not troubles:
+        return ""
+    rows = [[trouble.what, trouble.remedy] for trouble in troubles]
+    return f"\n## Wrong with the installation\n\n{markdown_table(['what', 'to do'], rows)}\n"
+
+
 def publish(night: Night, report: str, home: Home) -> None:
-    """Show the report in the Prefect UI, with the way to MLflow."""
+    """Show the report in the Prefect UI, with the way to MLflow and what is wrong around it."""
+    troubles = examine_health(home).troubles
+    for trouble in troubles:
+        warn(f"{trouble.what}: {trouble.remedy}")
+    report += describe_health(troubles)
     show_report(
         "reindex", f"index-{night.index}", night.index, night.decision, night.version, night.run_id, report, home
     )

@@ -48,6 +48,7 @@ def open_service(name: str, config: ServiceConfig, home: Home) -> Service:
         traces=Traces(config.tracing, _writer(name, config, client)),
         client=client,
         metrics=Metrics(),
+        home=home,
         trial=open_trial(live, config, home, client),
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tasks import postgres
 from tasks.config.deployments import DeploymentsConfig
+from tasks.config.health import forget_health
 from tasks.config.servers import reach
 from tasks.config.services import (
     ADDRESSES,
@@ -93,6 +94,7 @@ def down(home: Home) -> list[str]:
         kill(descendants(home))
         postgres.remove_socket_folder(home)
         services_file(home).unlink(missing_ok=True)
+        forget_health(home)
         return names
 
 

@@ -1,4 +1,4 @@
-"""Watches a Prefect server and MLflow: runs are recovered, and releases follow the parts that they are made of."""
+"""Watches an installation: runs are recovered, releases follow their parts, and what is wrong with it is told."""
 
 import logging
 import time
@@ -9,6 +9,7 @@ import httpx
 from prefect import get_client
 from prefect.exceptions import PrefectException
 
+from tasks.alerts import Alerts
 from tasks.close import close_ended
 from tasks.config.settings import Home
 from tasks.errors import TandemError
@@ -24,7 +25,7 @@ CLOSE_EVERY = 6
 def watch(home: Home) -> None:
     """Watch the servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name, until this process is ended."""
     heard = since = datetime.now(UTC)
-    trouble, followed = "", Followed()
+    trouble, followed, alerts = "", Followed(), Alerts(home)
     with get_client(sync_client=True) as client:
         for look in count():
             now = datetime.now(UTC)
@@ -36,10 +37,12 @@ def watch(home: Home) -> None:
                 if look % CLOSE_EVERY == 0:
                     close_ended(client, home, now)
                 releases = start_followers(client, home, followed)
+                alerts.look(now)
                 trouble = ""
                 wait_for_a_move(home, releases, followed, LOOK_SECONDS)
             except (httpx.HTTPError, PrefectException, TandemError) as error:
                 if str(error) != trouble:
                     log.warning("%s: %s", type(error).__name__, error)
                 trouble = str(error)
+                alerts.look(now)
                 time.sleep(LOOK_SECONDS)

@@ -1,6 +1,5 @@
 """A git repository changes at its origin: what is meant is followed, and what cannot be known is asked for."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,13 +35,15 @@ def _source(repo: Repo, ref: str = "HEAD", mirrored: bool = True) -> SourceConfi
     return SourceConfig(name="pages", kind="git", location=location, ref=ref)
 
 
-def test_a_new_default_branch_is_followed_and_told(origin: Repo, home: Home, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_new_default_branch_is_followed_and_told(origin: Repo, home: Home) -> None:
     first = list_source(_source(origin), home)
     origin.git.checkout("-q", "-b", "next")
     second = _commit(origin, "new handbook")
-    with caplog.at_level(logging.WARNING):
-        assert list_source(_source(origin), home).revision == second != first.revision
-    assert "the default branch is now next, and was main" in caplog.text
+    listing = list_source(_source(origin), home)
+    assert listing.revision == second != first.revision
+    [note] = listing.notes
+    assert note == "source pages: the default branch is now next, and was main; set `ref` to stay on one branch"
+    assert list_source(_source(origin), home).notes == ()
     origin.git.branch("-D", "main")
     assert list_source(_source(origin), home).revision == second
 

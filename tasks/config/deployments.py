@@ -1,11 +1,13 @@
 """What conf/deployments.yaml holds: which flow runs with which configuration, when, and on which work pool."""
 
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tasks.config.fields import Name, Strict
+from tasks.config.loading import load_config
 
 
 class WorkPool(Strict):
@@ -51,6 +53,12 @@ class DeploymentsConfig(Strict):
     """The deployments."""
     automations: str = ""
     """Folder with the automations, a file each; those that are installed stay as they are, if empty."""
+    _file: Path | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> Path | None:
+        """Where it was read from."""
+        return self._file
 
     @model_validator(mode="after")
     def _has_a_queue_for_each_limit(self) -> "DeploymentsConfig":
@@ -71,6 +79,13 @@ class DeploymentsConfig(Strict):
         except (KeyError, ValueError):
             raise ValueError(f"{value} is no time zone; write one like Europe/Berlin") from None
         return value
+
+
+def load_deployments(file: Path) -> DeploymentsConfig:
+    """Raises `ConfigError` as `load_config` does."""
+    config = load_config(file, DeploymentsConfig)
+    config._file = file.absolute()
+    return config
 
 
 class AutomationConfig(Strict):

@@ -5,7 +5,6 @@ ids are the revisions, so unchanged files are not read; the others come through 
 """
 
 import hashlib
-import logging
 import os
 import posixpath
 import re
@@ -27,8 +26,6 @@ from tasks.documents.selection import Selection, printable
 from tasks.errors import ParseError, SourceError, UnreachableError
 from tasks.records import Listing, Problem, SourceFile
 
-log = logging.getLogger(__name__)
-
 NO_PROMPT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
@@ -39,7 +36,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 def list_repository(source: SourceConfig, home: Home) -> Listing:
     """List one commit's files below `root`, from its tree alone. `Listing.revision` is the commit."""
-    with _opened(source, home, refresh=True) as repo:
+    with _opened(source, home, refresh=True) as (repo, notes):
         commit = _commit(source, repo)
         selection = Selection.of(source)
         files, problems = [], []
@@ -57,7 +54,7 @@ def list_repository(source: SourceConfig, home: Home) -> Listing:
                 reason = "a symbolic link that leads out of the repository: links are not followed"
                 problems.append(Problem(document, reason, f"git:{oid}"))
     files.sort(key=lambda file: file.path)
-    return Listing(source.name, commit, tuple(files), tuple(problems))
+    return Listing(source.name, commit, tuple(files), tuple(problems), notes)
 
 
 class BlobReader:
@@ -79,16 +76,17 @@ class BlobReader:
 @contextmanager
 def open_blobs(source: SourceConfig, home: Home) -> Iterator[BlobReader]:
     """A reader over the repository as the last listing left it."""
-    with _opened(source, home, refresh=False) as repo:
+    with _opened(source, home, refresh=False) as (repo, _):
         yield BlobReader(repo.git)
 
 
 @contextmanager
-def _opened(source: SourceConfig, home: Home, refresh: bool) -> Iterator[Repo]:
+def _opened(source: SourceConfig, home: Home, refresh: bool) -> Iterator[tuple[Repo, tuple[str, ...]]]:
+    """The repository, and what people should know of its fetch."""
     place = find_path(source.location)
     where = shown(source.location)
     try:
-        repo = Repo(place) if place.is_dir() else _mirror(source, home, refresh)
+        repo, notes = (Repo(place), ()) if place.is_dir() else _mirror(source, home, refresh)
     except InvalidGitRepositoryError as error:
         raise SourceError(f"source {source.name}: {where} is a folder but not a git repository") from error
     except UnsafeProtocolError as error:
@@ -103,12 +101,12 @@ def _opened(source: SourceConfig, home: Home, refresh: bool) -> Iterator[Repo]:
             "check `location`, the network and this user's access"
         ) from error
     try:
-        yield repo
+        yield repo, notes
     finally:
         repo.close()
 
 
-def _mirror(source: SourceConfig, home: Home, refresh: bool) -> Repo:
+def _mirror(source: SourceConfig, home: Home, refresh: bool) -> tuple[Repo, tuple[str, ...]]:
     """The mirror of a bundle or URL, fetched unless the wanted commit is named in full and already there."""
     place = find_path(source.location)
     origin = str(place.resolve()) if place.is_file() else source.location
@@ -120,13 +118,13 @@ def _mirror(source: SourceConfig, home: Home, refresh: bool) -> Repo:
             shutil.rmtree(draft, ignore_errors=True)
             Repo.clone_from(origin, draft, mirror=True, env=_environment(source)).close()
             draft.rename(mirror)
-            return Repo(mirror)
+            return Repo(mirror), ()
         repo = Repo(mirror)
         if refresh and not _has_commit(repo, source.ref):
             repo.git.update_environment(**_environment(source))
             repo.git.fetch("--prune", "--quiet", "origin")
-            _follow_default_branch(source, repo)
-        return repo
+            return repo, _follow_default_branch(source, repo)
+        return repo, ()
 
 
 def _environment(source: SourceConfig) -> dict[str, str]:
@@ -145,22 +143,22 @@ def _environment(source: SourceConfig) -> dict[str, str]:
     }
 
 
-def _follow_default_branch(source: SourceConfig, repo: Repo) -> None:
-    """Point the mirror's HEAD where the origin's points now: a fetch leaves it where it was at the first clone."""
+def _follow_default_branch(source: SourceConfig, repo: Repo) -> tuple[str, ...]:
+    """Point the mirror's HEAD where the origin's points now: a fetch leaves it where it was at the first clone.
+
+    That it points at another branch than before is to be known.
+    """
     answer = str(repo.git.ls_remote("--symref", "origin", "HEAD"))
     if not (named := re.search(r"^ref: (\S+)\tHEAD$", answer, re.MULTILINE)):
         if detached := re.search(r"^(\w+)\tHEAD$", answer, re.MULTILINE):
             repo.git.update_ref("--no-deref", "HEAD", detached[1])
-        return
+        return ()
     before = Path(repo.git_dir, "HEAD").read_text().strip().removeprefix("ref: ")
     repo.git.symbolic_ref("HEAD", named[1])
-    if before != named[1]:
-        log.warning(
-            "source %s: the default branch is now %s, and was %s; set `ref` to stay on one branch",
-            source.name,
-            _short(named[1]),
-            _short(before),
-        )
+    if before == named[1]:
+        return ()
+    now = f"the default branch is now {_short(named[1])}, and was {_short(before)}"
+    return (f"source {source.name}: {now}; set `ref` to stay on one branch",)
 
 
 def _has_commit(repo: Repo, ref: str) -> bool:

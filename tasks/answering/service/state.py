@@ -14,6 +14,7 @@ from tasks.answering.service.metrics import Metrics
 from tasks.answering.service.tracing import Traces
 from tasks.answering.service.trial import Trial
 from tasks.config.service import ServiceConfig
+from tasks.config.settings import Home
 from tasks.registry.connection import MlflowClient
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ class Service:
     traces: Traces
     client: MlflowClient
     metrics: Metrics
+    home: Home
+    """Of the installation that it belongs to."""
     trial: Trial | None = None
     """Of the release that waits, where the settings ask for one."""
     pace: Pace = field(default_factory=Pace)
