@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import Home
-from tasks.errors import ConfigError, RegistryError
+from tasks.errors import BusyError, ConfigError, RegistryError, TandemError
 from tasks.put_back import put_back
 from tasks.recover import WATCHED
+from tasks.register import PUT_BACK, VERDICT_TAG
 from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.versions import PART_TAG, newest_tags, pin
 
@@ -43,7 +44,8 @@ class Followed:
 def start_followers(client: SyncPrefectClient, home: Home, followed: Followed) -> list[ReleaseConfig]:
     """Start every deployed release that would be made of other versions than its newest one; each of these once.
 
-    Where a release of just these versions was live before, it is put back at once, and the one started examines them.
+    Where a part went back to a version that was live before, a release with it is put back at once, and the run that is
+    started examines it.
     Returns the deployed releases.
 
     The server knows what was started before; `followed` holds what this process need not ask it again.
@@ -70,7 +72,7 @@ def wait_for_a_move(home: Home, releases: Sequence[ReleaseConfig], followed: Fol
     mlflow, end = connect(home), time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, MOVE_SECONDS))
-        if any(_live_parts(mlflow, config) != followed.parts[config.name] for config in releases):
+        if any(_live_parts(mlflow, config) != followed.parts.get(config.name) for config in releases):
             return
 
 
@@ -82,26 +84,50 @@ def _follow(
     home: Home,
     followed: Followed,
 ) -> None:
-    newest = newest_tags(mlflow, config.name)
     wanted = _live_parts(mlflow, config)
-    if followed.parts.get(config.name, wanted) != wanted:
-        _put_back(mlflow, config, wanted, home)
+    moved = followed.parts.get(config.name, wanted) != wanted
+    if moved or _due(mlflow, deployment, config, wanted, followed):
+        try:
+            _put_back(mlflow, config, wanted, home)
+        except BusyError:
+            return  # a release run is under way: the next look tries again
     followed.parts[config.name] = wanted
-    if not wanted or all(newest.get(f"{PART_TAG}{kind}") == part for kind, part in wanted.items()):
-        return
-    # one that fails makes no version, and is not started again before something changes
+    if key := _due(mlflow, deployment, config, wanted, followed):
+        run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=key)
+        followed.started.add(key)
+        log.info("%s is made of %s by the run %s", config.name, ", ".join(wanted.values()), run.id)
+
+
+def _due(
+    mlflow: MlflowClient,
+    deployment: DeploymentResponse,
+    config: ReleaseConfig,
+    wanted: dict[str, str],
+    followed: Followed,
+) -> str:
+    """A key for the run that the newest version asks for: it is made of other parts, or nobody has examined it.
+
+    Empty where none is asked for, or it was started.
+    """
+    newest = newest_tags(mlflow, config.name)
+    same = all(newest.get(f"{PART_TAG}{kind}") == part for kind, part in wanted.items())
+    if not wanted or (same and newest.get(VERDICT_TAG) != PUT_BACK):
+        return ""
+    # a run that fails makes no version, and is not started again before something changes
     state = json.dumps([str(deployment.id), sorted(newest.items()), sorted(wanted.items())])
     key = sha256(state.encode()).hexdigest()
-    if key in followed.started:
-        return
-    run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=key)
-    followed.started.add(key)
-    _put_back(mlflow, config, wanted, home)
-    log.info("%s is made of %s by the run %s", config.name, ", ".join(wanted.values()), run.id)
+    return "" if key in followed.started else key
 
 
 def _put_back(mlflow: MlflowClient, config: ReleaseConfig, wanted: dict[str, str], home: Home) -> None:
-    if move := put_back(mlflow, config, wanted, home):
+    try:
+        move = put_back(mlflow, config, wanted, home)
+    except BusyError:
+        raise
+    except TandemError as error:  # the run that examines it says so where people look
+        log.warning("%s is not put back: %s", config.name, error)
+        return
+    if move:
         log.info("%s goes from version %s to %s: %s", config.name, move.before, move.after, move.reason)
 
 

@@ -69,7 +69,7 @@ def program_of(home: Home, services: dict[str, Service], name: str, port: int) -
         return postgres.command_of(home), {}
     if name == "prefect":
         database = {postgres.URL: postgres.url_of(home)} if postgres.NAME in services else {}
-        return _python("prefect", "server", "start", "--host", HOST, "--port", str(port)), database
+        return _python("tasks.prefect_server", str(port)), database
     if name == "mlflow":
         return _mlflow(home, port)
     if name == WATCHER:

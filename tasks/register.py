@@ -29,6 +29,8 @@ from tasks.registry.versions import register as register_version
 from tasks.serving import ENTRY_POINT
 
 VERDICT_TAG = "tandem.verdict"
+PUT_BACK = "put back"
+"""The verdict on a release that serves what somebody went back to, until it is examined."""
 VERDICT_FILE = "verdict.json"
 REPORT_FILE = "report.md"
 FAILED_FILE = "guardrails_failed.jsonl"

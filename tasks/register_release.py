@@ -19,7 +19,7 @@ from tasks.guard import Guarded
 from tasks.headline import of_release
 from tasks.records import Released, ReleaseManifest, Verdict, Version, number_of
 from tasks.register import FAILED_FILE, REPORT_FILE, VERDICT_FILE, VERDICT_TAG, flat, git_commit
-from tasks.registry.connection import connect
+from tasks.registry.connection import MlflowClient, connect
 from tasks.registry.marks import STATE_TAG, VERSION_TAG
 from tasks.registry.runs import log
 from tasks.registry.versions import PART_TAG, register
@@ -62,10 +62,18 @@ def register_release(
             FAILED_FILE: _lines(asdict(outcome) for outcome in guarded.outcomes if not outcome.passed),
         },
     )
+    tags = {STATE_TAG: state_of(config, manifest), **marks, **headline.tags()}
+    return register_parts(client, manifest, done.run_id, tags, headline.describe(report))
+
+
+def register_parts(
+    client: MlflowClient, manifest: ReleaseManifest, run_id: str, tags: dict[str, str], description: str
+) -> Version:
+    """Make a release appear with its parts in its tags. Raises RegistryError as `register` does."""
     return register(
         client,
-        config.name,
-        done.run_id,
+        manifest.release,
+        run_id,
         asdict(manifest),
         kind="release",
         number=number_of(manifest.tag),
@@ -74,12 +82,10 @@ def register_release(
         params=PREDICT_PARAMS,
         tags={
             VERSION_TAG: manifest.tag,
-            STATE_TAG: state_of(config, manifest),
-            **marks,
-            **headline.tags(),
-            **{f"{PART_TAG}{kind}": part for kind, part in done.parts.items()},
+            **tags,
+            **{f"{PART_TAG}{kind}": part for kind, part in manifest.parts.items()},
         },
-        description=headline.describe(report),
+        description=description,
     )
 
 

@@ -51,3 +51,15 @@ def test_a_name_and_a_reason_are_enough_to_answer_from_the_version_before(here: 
     start(form)
     expect(form.get_by_text("Rolled back to v2", exact=True).first).to_be_visible(timeout=300_000)
     assert "seventy" in tandem(here.home, *TEA).stdout
+
+
+def test_prefect_s_page_asks_no_server_but_its_own(here: Installation) -> None:
+    own = here.address("prefect").removeprefix("http")  # over http and ws
+    let_through: list[str] = []
+    with browser_page() as page:
+        page.on("response", lambda response: let_through.append(response.url))
+        page.on("requestfailed", lambda request: request.failure == "csp" or let_through.append(request.url))
+        open_form(page, here.address("prefect"), "rollback")
+        page.wait_for_timeout(3000)
+    assert [url for url in let_through if not url.startswith(("data:", "blob:")) and own not in url] == []
+    assert len(let_through) > 10

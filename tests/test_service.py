@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -20,11 +21,12 @@ from tasks.answering.retrieving import Found
 from tasks.answering.service.keys import add_key, read_keys, revoke_key
 from tasks.answering.service.tracing import Traces, record_of, record_of_search
 from tasks.answering.service.trial import Trial
+from tasks.config.health import forget_health, write_health
 from tasks.config.service import ServiceConfig, TracingConfig
 from tasks.config.settings import Home
 from tasks.errors import ConfigError, ModelError, RegistryError, StoreError
 from tasks.index.search import Filters
-from tasks.records import Searched
+from tasks.records import Searched, Trouble
 from tasks.registry.connection import connect, registry
 from tasks.registry.traces import TraceRecord, read_traces
 from tasks.registry.versions import load_manifest, register_prompt
@@ -597,17 +599,33 @@ def test_a_version_that_does_not_load_never_replaces_what_works(following: Servi
     move(client, 3)  # by hand, so nobody has proven it
     wait_for(lambda: following.ready()["problems"] != [])
     ready = following.ready()
-    assert (ready["status"], ready["wanted"], ready["versions"]) == ("ready", 3, LIVE)
+    assert (ready["status"], ready["wanted"], ready["versions"]) == ("degraded", 3, LIVE)
     assert "desk@3 shall be live and is not: the prompt does not name the passages" in ready["problems"][0]
     assert following.metric("tandem_target_failing ") == 1
     assert following.ask(tenant="north").json()["versions"] == LIVE
 
     registry(client).delete_model_version(NAME, "3")  # which takes the alias along
     wait_for(lambda: following.ready()["problems"] == ["no version of desk is live in the registry any more"])
+    assert following.ready()["status"] == "degraded"
     assert following.ask(tenant="north").json()["versions"] == LIVE
     move(client, 2)
     wait_for(lambda: following.ready()["problems"] == [])
     assert following.metric("tandem_target_failing ") == 0
+
+
+def test_what_the_watcher_finds_wrong_with_the_installation_is_said_by_readyz(shared: Home) -> None:
+    _, secret = add_key(shared.root / "watched.json", "prometheus", None, ("search", "monitor"))
+    with served(shared, keys="watched.json") as serving:
+        assert serving.ready(secret)["status"] == "ready"
+        write_health(shared, [Trouble("the service worker-cpu is gone", "tandem up")], datetime.now(UTC))
+        try:
+            said = serving.ready(secret)
+            assert (said["status"], said["problems"]) == ("degraded", ["the service worker-cpu is gone"])
+            assert serving.ready() == {"status": "degraded"}  # what is wrong is for those who may monitor
+            assert serving.search(key=secret).status_code == 200
+        finally:
+            forget_health(shared)
+        assert serving.ready() == {"status": "ready"}
 
 
 def test_a_service_starts_with_the_version_before_where_the_live_one_does_not_load(
