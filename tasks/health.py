@@ -51,7 +51,8 @@ def examine_surroundings(home: Home) -> Health:
     """The same without the registry."""
     schedules: list[ScheduleState] = []
     troubles = examine_services(home)
-    free = shutil.disk_usage(home.root).free
+    there = next(folder for folder in (home.root, *home.root.parents) if folder.exists())  # a new home is not yet
+    free = shutil.disk_usage(there).free
     if free < (least := float(os.environ.get(FREE) or MIN_FREE_GB)) * GIB:
         troubles.append(
             Trouble(

@@ -29,7 +29,7 @@ from tasks.config.services import (
     write_services,
 )
 from tasks.config.settings import Home
-from tasks.databases import prepare_prefect_home
+from tasks.databases import newer_than, prepare_prefect_home
 from tasks.errors import ConfigError, ServerError
 from tasks.processes import alone, descendants, end_together, kill
 from tasks.programs import HOST, SUPERVISOR, WATCHER, WORKER, addresses, start, start_supervisor, worker_name
@@ -282,7 +282,10 @@ def _wait(home: Home, service: Service, ready: Callable[[], bool]) -> None:
     while not (alive := runs(service)) or not ready():
         log = log_of(home, service.name)
         if not alive:
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            said = log.read_text(errors="replace")
+            last = "\n".join(said.splitlines()[-5:])
+            if "Can't locate revision identified by" in last:
+                raise ServerError(f"{service.name} has a database of {newer_than(service.name)}")
             raise ServerError(f"{service.name} ended while it was starting; see {log}, which ends with\n{last}")
         if time.monotonic() > end:
             raise ServerError(f"{service.name} does not answer after {START_SECONDS} s: see {log}")

@@ -9,6 +9,7 @@ import pytest
 
 from tasks import databases
 from tasks.config.settings import Home
+from tasks.errors import RegistryError, ServerError
 from tasks.registry.connection import connect
 
 
@@ -60,6 +61,34 @@ def test_a_new_prefect_home_gets_the_prepared_database_and_a_used_one_keeps_its_
 def test_where_no_database_was_prepared_prefect_makes_its_own_in_its_folder(folder: Path) -> None:
     databases.prepare_prefect_home()
     assert list(Path(os.environ["PREFECT_HOME"]).iterdir()) == []
+
+
+def test_a_database_of_a_newer_mlflow_or_prefect_is_told_as_that_at_once(
+    ready_home: Home, folder: Path, tmp_path: Path
+) -> None:
+    def as_a_newer_one(database: Path) -> None:
+        with closing(sqlite3.connect(database)) as opened, opened:
+            opened.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num TEXT)")
+            opened.execute("DELETE FROM alembic_version")
+            opened.execute("INSERT INTO alembic_version VALUES ('ffffffffffff')")
+
+    as_a_newer_one(ready_home.mlruns / "mlflow.db")
+    with pytest.raises(RegistryError, match=r"has a database of a newer mlflow than .*: install the one that wrote it"):
+        connect(ready_home)
+    prefect = Path(os.environ["PREFECT_HOME"])
+    prefect.mkdir(parents=True)
+    as_a_newer_one(prefect / "prefect.db")
+    with pytest.raises(ServerError, match="is a database of a newer prefect than"):
+        databases.prepare_prefect_home()
+
+
+@pytest.mark.parametrize("package", sorted(databases.MIGRATIONS))
+def test_every_migration_of_what_is_installed_is_known(package: str) -> None:
+    database = databases.prepared(package)
+    with closing(sqlite3.connect(database)) as opened:
+        ((newest,),) = opened.execute("SELECT version_num FROM alembic_version").fetchall()
+    assert databases.is_known(package, newest)
+    assert not databases.is_known(package, newest[:-1])
 
 
 def read(home: Home, query: str) -> list[tuple[str]]:

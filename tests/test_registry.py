@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,28 @@ def test_a_full_disk_is_named(home: Home) -> None:
             fill()
     finally:
         event.remove(Engine, "connect", no_more_pages)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with a page left on it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a disk")
+    (folder / "full").write_bytes(b"x" * 98_000)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_of_temporary_files_is_not_told_as_mlflow_s(
+    ready_home: Home, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(ready_home)
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(RegistryError, match=rf"under the temporary files \({small_disk}, see TMPDIR\) is full"):
+        add_version(client)
 
 
 @pytest.fixture

@@ -138,6 +138,16 @@ def test_relative_paths_are_found_from_every_folder(tmp_path: Path, monkeypatch:
     assert find_path("nowhere/x") == Path("nowhere/x")
 
 
+@pytest.mark.parametrize("name", ["40%20", "what?", "näme", "~old", "a[1]"])
+def test_a_home_whose_path_databases_would_write_otherwise_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str
+) -> None:
+    done = _tandem(Home(tmp_path / name), tmp_path, "status")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"tandem: the path of the home, {tmp_path / name}, holds ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_user_whom_the_system_does_not_know_has_a_name_and_a_home(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,10 @@ from glob import glob
 from pathlib import Path
 
 from tasks.config.addresses import checked_tracking_uri
+from tasks.errors import ConfigError
+
+ENCODED = frozenset('%?#~[]{}<>|*"^`\\')
+"""Characters of a path that are percent-encoded in addresses, as all beyond ASCII are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,20 @@ class Home:
 
 
 def find_home() -> Home:
-    """The home of this process: ``TANDEM_HOME``, else the repository this code was installed from."""
+    """The home of this process: ``TANDEM_HOME``, else the repository this code was installed from.
+
+    Raises ConfigError where its path does not stand for itself in the addresses of databases: SQLAlchemy reads a
+    parameter out of it, and LanceDB (0.40) writes the tags of its tables to the percent-encoded path, outside the home.
+    """
     named = os.environ.get("TANDEM_HOME")
-    return Home(Path(named).expanduser().resolve() if named else Path(__file__).resolve().parents[2])
+    root = Path(named).expanduser().resolve() if named else Path(__file__).resolve().parents[2]
+    if odd := "".join(sorted({each for each in str(root) if each in ENCODED or not each.isascii()})):
+        raise ConfigError(
+            f"the path of the home, {root}, holds {odd}, which LanceDB and SQLite write otherwise in their addresses: "
+            "name a folder of plain letters, digits, spaces and dashes in TANDEM_HOME. If there is a home already, "
+            "move it there, then run `tandem relocate`, and `tandem mend NAME` for each index"
+        )
+    return Home(root)
 
 
 def find_conf() -> Path:

@@ -3,8 +3,10 @@
 import functools
 import logging
 import os
+import re
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from errno import EDQUOT, ENOSPC
@@ -19,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.config.servers import reach
 from tasks.config.settings import Home
-from tasks.databases import prepared
+from tasks.databases import is_known, newer_than, prepared
 from tasks.errors import RegistryError, TandemError
 from tasks.registry.locations import check_locations
 
@@ -102,17 +104,50 @@ def _create_database(home: Home, database: Path) -> None:
         aside.rename(database)
 
 
+def _fullest(uri: str, error: Exception) -> str:
+    """What lies on the disk that is full: the file, where one is named; else MLflow's own, or that of temporary files.
+
+    A version is put together among the temporary files, and a write to one names no file.
+    """
+    if named := getattr(error, "filename", None):
+        return str(named)
+    temporary = tempfile.gettempdir()
+    if uri.startswith("sqlite:"):
+        own = shutil.disk_usage(database_of(uri).parent).free
+        if own <= shutil.disk_usage(temporary).free:
+            return f"MLflow ({uri})"
+    elif isinstance(error, MlflowException | SQLAlchemyError):
+        return f"MLflow ({uri})"
+    return f"the temporary files ({temporary}, see TMPDIR)"
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it was made of, which MLflow does not always repeat."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _explanation(uri: str, error: Exception) -> str:
     # What the database itself said, without the statement that SQLAlchemy wraps around it.
-    what = str(getattr(error.__cause__, "orig", error)).strip().partition("\n")[0]
-    if "disk is full" in what or "No space left" in what or getattr(error, "errno", None) in (ENOSPC, EDQUOT):
-        return f"the disk under MLflow ({uri}) is full: free some space and run again ({what})"
+    said = str(getattr(error.__cause__, "orig", error)).strip()
+    what = said.partition("\n")[0]
+    if "disk is full" in said or "No space left" in said or any(_is_full(one) for one in _chain(error)):
+        return f"the disk under {_fullest(uri, error)} is full: free some space and run again ({what})"
     code = getattr(error, "error_code", "")
     if code == "UNAUTHENTICATED":
         return f"MLflow at {uri} asks who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if code == "PERMISSION_DENIED":
         who = os.environ.get("MLFLOW_TRACKING_USERNAME", "this user")
         return f"MLflow at {uri} does not let {who} do this: ask its administrator for the permission ({what})"
+    if (found := re.search(r"out-of-date database schema \(found version (\w+)", what)) and not is_known(
+        "mlflow", found[1]
+    ):
+        return f"MLflow at {uri} has a database of {newer_than('mlflow')}"
     # An error of the system that names no file is one of the network.
     if "API request to" in what or (isinstance(error, OSError) and error.filename is None):
         return f"MLflow at {uri} does not answer: start it, or check MLFLOW_TRACKING_URI ({what})"
