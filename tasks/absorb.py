@@ -23,6 +23,8 @@ from tasks.telling import warn
 from tasks.undeployed import warn_if_undeployed
 
 WAITING = {"Late", "AwaitingConcurrencySlot"}
+BY_WATCHER = "tandem-follows"
+"""Tag of the runs that the watcher starts."""
 Config = TypeVar("Config", bound=BaseModel)
 
 
@@ -35,15 +37,15 @@ def own_deployment() -> UUID | None:
 def current(config: Config) -> Config:
     """The configuration that this run is to work by.
 
-    A run of a schedule holds the one of when it was scheduled, and may have waited while another was deployed: it works
-    by the deployment's of now. One that somebody started keeps what it was started with.
+    A run of a schedule, or of the watcher, holds the one of when it was made, and may have waited while another was
+    deployed: it works by the deployment's of now. One that somebody started keeps what it was started with.
     """
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if not run or not run.deployment_id:
         return config
     warn_if_undeployed()
-    if not run.auto_scheduled:
+    if not _follows(run):
         return config
     with get_client(sync_client=True) as client:
         now = parameters_of(run, client.read_deployment(run.deployment_id)).get("config")
@@ -75,11 +77,16 @@ def absorb_missed_nights(deployment_id: UUID) -> int:
 
 def parameters_of(run: FlowRun, deployment: DeploymentResponse) -> dict[str, Any]:
     """What a run works by: of a schedule, the deployment's parameters of now with the schedule's own changes."""
-    if not run.auto_scheduled:
+    if not _follows(run):
         return run.parameters
     by = run.created_by.id if run.created_by else None
     changes = next((schedule.parameters for schedule in deployment.schedules if schedule.id == by), {})
     return deployment.parameters | changes
+
+
+def _follows(run: FlowRun) -> bool:
+    """Whether no person chose what it works by."""
+    return run.auto_scheduled or BY_WATCHER in run.tags
 
 
 def _is_due(run: FlowRun) -> bool:

@@ -24,6 +24,7 @@ class Alerts:
     home: Home
     told: set[Trouble] = field(default_factory=set)
     looked: datetime | None = None
+    """When that was; the next look comes a minute later."""
 
     def look(self, now: datetime) -> None:
         """Look at the whole installation, if the last look lies back far enough. Raises nothing."""

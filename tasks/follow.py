@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTag
 from prefect.client.schemas.responses import DeploymentResponse
 from pydantic import ValidationError
 
+from tasks.absorb import BY_WATCHER
 from tasks.config.answering import ReleaseConfig
 from tasks.config.settings import Home
 from tasks.errors import BusyError, ConfigError, RegistryError, TandemError
@@ -93,7 +94,7 @@ def _follow(
             return  # a release run is under way: the next look tries again
     followed.parts[config.name] = wanted
     if key := _due(mlflow, deployment, config, wanted, followed):
-        run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=key)
+        run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=key, tags=[BY_WATCHER])
         followed.started.add(key)
         log.info("%s is made of %s by the run %s", config.name, ", ".join(wanted.values()), run.id)
 

@@ -6,7 +6,7 @@ that moved is replaced by a version that was live before, and thus passed its ow
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from tasks.adapters import ADAPTER_FILE
@@ -89,8 +89,8 @@ def _was_live(client: MlflowClient, pinned: str) -> bool:
 def _make(client: MlflowClient, name: str, live: int, moved: Mapping[str, str], home: Home) -> int:
     """Register the live release with other parts. Raises a TandemError where they do not fit."""
     with model_lock(home.locks, name, 0):
-        before = ReleaseManifest.from_json(load_manifest(client, name, live))
-        manifest = replace(before, tag=f"v{next_number(client, name)}", **moved)
+        before = load_manifest(client, name, live)
+        manifest = ReleaseManifest.from_json({**before, **moved, "tag": f"v{next_number(client, name)}"})
         _is_there(asdict(manifest))
         run_id = start_run(client, f"release-{name}", f"put back {name}", name)
         told = f"Put back, not examined yet: version {live} with {', '.join(moved.values())}"

@@ -25,7 +25,8 @@ CLOSE_EVERY = 6
 def watch(home: Home) -> None:
     """Watch the servers that PREFECT_API_URL and MLFLOW_TRACKING_URI name, until this process is ended."""
     heard = since = datetime.now(UTC)
-    trouble, followed, alerts = "", Followed(), Alerts(home)
+    trouble, followed = "", Followed()
+    alerts = Alerts(home, looked=since)  # services that were just started may take a minute to have something to show
     with get_client(sync_client=True) as client:
         for look in count():
             now = datetime.now(UTC)

@@ -13,9 +13,11 @@ from prefect.flow_engine import run_flow_sync
 from prefect.settings import PREFECT_API_URL
 
 from flows.reindex import reindex
+from tasks.absorb import BY_WATCHER
 from tasks.config.settings import Home
 from tasks.deployed import VARIABLE
 from tasks.records import Night
+from tasks.recover import WATCHED
 from tasks.schedules import examine_schedules
 from tests.artifacts import log_of
 from tests.deploying import Page, deployed
@@ -67,6 +69,13 @@ def test_a_night_that_waited_works_by_the_configuration_deployed_since(page: Pag
     redeploy_over_one_page(page, tmp_path)
     assert work(run).counts["documents added"] == 1
     assert "another configuration was deployed while this run waited" in log_of(page.client.read_flow_run(run.id))
+
+
+def test_a_run_that_the_watcher_started_works_by_the_configuration_deployed_since(page: Page, tmp_path: Path) -> None:
+    run = page.client.create_flow_run_from_deployment(page.deployment.id, tags=[BY_WATCHER])
+    assert {WATCHED, BY_WATCHER} <= set(run.tags)
+    redeploy_over_one_page(page, tmp_path)
+    assert work(run).counts["documents added"] == 1
 
 
 def test_a_run_that_somebody_started_keeps_what_it_was_started_with(page: Page, tmp_path: Path) -> None:
