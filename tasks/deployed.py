@@ -32,7 +32,7 @@ class Record:
     listed_in: str = ""
     """The file that lists the deployments; empty where an older Tandem deployed it."""
     listed: dict[str, Any] = field(default_factory=dict)
-    """What stands about it there, as `read_listed` reads it."""
+    """What stands about it there, as `read_listed` reads it; nothing where that is not known."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -111,7 +111,7 @@ def differences(record: Record) -> dict[str, list[str]]:
     found = {}
     if record.file:
         found[record.file] = _changed(record.written, read_written(Path(record.file)))
-    if record.listed_in:
+    if record.listed:
         own = record.listed
         found[record.listed_in] = _changed(own, read_listed(Path(record.listed_in), own["flow"], own["name"]))
     return {file: names for file, names in found.items() if names}

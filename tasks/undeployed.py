@@ -21,11 +21,13 @@ def find_undeployed(deployments: Iterable[DeploymentResponse]) -> Iterator[Troub
     for name, record in known:
         for told in _say(record, f"the deployment {name} runs"):
             yield Trouble(told, REMEDY)
-    for file in sorted({record.listed_in for _, record in known if record.listed_in}):
+    for file in sorted({record.listed_in for _, record in known if record.listed}):
         listed = {(each.get("flow"), str(each.get("name"))) for each in listed_in(read_written(Path(file)))}
         if not listed:  # gone, or not readable
             continue
-        deployed = {(own.listed["flow"], str(own.listed["name"])) for _, own in known if own.listed_in == file}
+        deployed = {
+            (own.listed["flow"], str(own.listed["name"])) for _, own in known if own.listed and own.listed_in == file
+        }
         for _, name in sorted(listed - deployed):
             yield Trouble(f"{file} lists the deployment {name}, which was not deployed", REMEDY)
         for _, name in sorted(deployed - listed):

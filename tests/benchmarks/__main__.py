@@ -28,6 +28,7 @@ BENCHMARKS = (
     "service",
     "drift",
     "start_up",
+    "week",
 )
 
 
