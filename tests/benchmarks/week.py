@@ -36,6 +36,7 @@ from tasks.processes import descendants
 from tasks.registry.connection import connect, registry
 from tasks.registry.ledger import history
 from tasks.registry.pointers import pointers
+from tasks.services import condition
 from tasks.serving import reader_of
 from tests.benchmarks.reporting import save, table
 from tests.browser import CHROMIUM, browser_page
@@ -186,7 +187,7 @@ def break_things(week: Week) -> list[Callable[[], None]]:
         def do() -> None:
             before = restarts(name)
             kill(name)
-            wait_for(lambda: restarts(name) > before and runs(read_services(home)[name]), 60)
+            wait_for(lambda: restarts(name) > before and condition(read_services(home)[name]) == "running", 60)
             week.faults.append({"fault": f"{name} killed", "said": True, "over": True, "seconds": 0})
             print(f"{name} was killed and is back", flush=True)
 
