@@ -16,6 +16,7 @@ from tasks import prepare
 from tasks.config.index import EmbedderConfig
 from tasks.config.settings import Home
 from tasks.documents import folder
+from tasks.health import FREE
 from tasks.index.cache import VectorCache
 from tasks.index.embedding import embedder_fingerprint
 from tasks.index.store import FORMAT, IndexStore, chunk_schema
@@ -161,6 +162,7 @@ def test_a_disk_that_is_full_at_some_step_is_a_sentence_and_loses_nothing(
 ) -> None:
     home = copy_home(three_nights(), small_disk / "home")
     use_home(home, monkeypatch)
+    monkeypatch.setenv(FREE, "0")  # the whole disk is smaller than what is asked for
     site = tmp_path / "site"
     write_facts(site)
     page(site, "room", " ".join(f"The room has {chair} chairs." for chair in range(100)))
