@@ -34,6 +34,7 @@ def open_form(page: Page, prefect: str, deployment: str) -> None:
     page.get_by_role("link", name=deployment, exact=True).first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Custom run").click()
+    page.wait_for_load_state("networkidle")  # what is typed before the form has its defaults is lost
 
 
 def choose(page: Page, field: str, choice: str) -> None:
