@@ -20,7 +20,7 @@ from tasks.prepare import prepare
 from tasks.promote import follow_verdict
 from tasks.records import Night
 from tasks.register import describe_version, keep_report, register
-from tasks.report import publish, summarise, summarise_quiet, write_report
+from tasks.report import publish, report_health, summarise, summarise_quiet, write_report
 from tasks.telling import step
 from tasks.tracking import mlflow_run
 from tasks.write import write
@@ -39,7 +39,7 @@ def reindex(config: ReindexConfig, allow_deletions: bool = False) -> Night:
         absorb_missed_nights(deployment)
     with model_lock(home.locks, config.name, config.lock_minutes * 60):
         night, report = one_night(config, allow_deletions, home)
-    publish(night, report, home)
+    publish(night, report + report_health(home), home)
     return ended(night, config.promote)
 
 

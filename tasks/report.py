@@ -18,7 +18,7 @@ from tasks.health import examine_health
 from tasks.maintain import Maintained
 from tasks.mend import Mended
 from tasks.progress import artifact_key
-from tasks.records import IndexManifest, Night, Prepared, Problem, Trouble, Verdict, number_of
+from tasks.records import IndexManifest, Night, Prepared, Problem, Verdict, number_of
 from tasks.register import VERDICT_TAG
 from tasks.registry.marks import VERSION_TAG
 from tasks.telling import warn
@@ -131,8 +131,11 @@ def write_report(night: Night, evaluation: Evaluation | None = None) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def describe_health(troubles: Sequence[Trouble]) -> str:
-    """What is wrong with the installation around the night, as markdown; empty where nothing is."""
+def report_health(home: Home) -> str:
+    """What is wrong with the installation around the night: told in its log, and as markdown, if there is anything."""
+    troubles = examine_health(home).troubles
+    for trouble in troubles:
+        warn(f"{trouble.what}: {trouble.remedy}")
     if not troubles:
         return ""
     rows = [[trouble.what, trouble.remedy] for trouble in troubles]
@@ -140,11 +143,7 @@ def describe_health(troubles: Sequence[Trouble]) -> str:
 
 
 def publish(night: Night, report: str, home: Home) -> None:
-    """Show the report in the Prefect UI, with the way to MLflow and what is wrong around it."""
-    troubles = examine_health(home).troubles
-    for trouble in troubles:
-        warn(f"{trouble.what}: {trouble.remedy}")
-    report += describe_health(troubles)
+    """Show the report in the Prefect UI, with the way to MLflow."""
     show_report(
         "reindex", f"index-{night.index}", night.index, night.decision, night.version, night.run_id, report, home
     )

@@ -19,7 +19,7 @@ from tasks.index.store import list_tables
 from tasks.records import Trouble
 from tasks.registry.connection import connect
 from tasks.registry.versions import load_manifest
-from tasks.report import describe_health
+from tasks.report import report_health
 from tests.command import Tandem
 from tests.waiting import wait_for
 
@@ -51,7 +51,7 @@ def test_what_is_wrong_is_said_everywhere(
 ) -> None:
     home = home_of_nights
     assert (tandem("status").status, tandem("doctor").status) == (0, 0)
-    assert examine_health(home).troubles == ()
+    assert (examine_health(home).troubles, report_health(home)) == ((), "")
     what = {
         "a version": lambda: break_live_version(home),
         "a service": lambda: end_worker(home),
@@ -63,7 +63,7 @@ def test_what_is_wrong_is_said_everywhere(
     assert what in doctor.out
     Alerts(home).look(NOW)
     assert [what in said for said in read_health(home, NOW)] == [True]
-    assert what in describe_health(examine_health(home).troubles)
+    assert what in report_health(home)
 
 
 def test_the_watcher_tells_a_trouble_once_and_that_it_is_over(
