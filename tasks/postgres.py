@@ -36,6 +36,7 @@ URL = SET_BY_USER[0]
 OF_NO_ACCOUNT = 64_987
 """The user whom the database belongs to, and runs as, where Tandem runs as root: nobody else's processes have it."""
 PID_FILE = "postmaster.pid"
+SOCKET_LOCK = ".s.PGSQL.5432.lock"
 STOP = signal.SIGINT
 """Ends it at once and in order; by SIGTERM it would wait for whoever is connected."""
 START_SECONDS = 60
@@ -241,23 +242,30 @@ def _wait(folder: Path, log: Path, server: subprocess.Popen[bytes]) -> None:
 
 def _is_ready(folder: Path, pid: int, since: float) -> bool:
     """Whether this server says so in its file; one of before, which was killed, may have had the same pid."""
-    lines = _read_pid_file(folder)
+    lines = _read_lock(folder / PID_FILE)
     return len(lines) > 7 and int(lines[0]) == pid and int(lines[2]) >= since - 5 and lines[7].strip() == "ready"
 
 
-def _read_pid_file(folder: Path) -> list[str]:
+def _read_lock(file: Path) -> list[str]:
+    """The pid of a server, the folder of its data, and more; nothing where there is none."""
     try:
-        return (folder / PID_FILE).read_text().splitlines()
+        return file.read_text().splitlines()
     except FileNotFoundError:
         return []
 
 
 def _forget_stranger(folder: Path) -> None:
-    """In a copied home the file names the server of the original; after a reboot another process may have its pid."""
-    if lines := _read_pid_file(folder):
-        with suppress(psutil.NoSuchProcess):
-            if psutil.Process(int(lines[0])).name() != "postgres" or lines[1] != str(folder):
-                (folder / PID_FILE).unlink()
+    """In a copied home the file names the server of the original; after a reboot another process may have its pid.
+
+    One that was killed may not have been waited for yet by whoever started it: to PostgreSQL that one still runs.
+    """
+    for file in (folder / PID_FILE, _socket_folder(folder) / SOCKET_LOCK):
+        if lines := _read_lock(file):
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(int(lines[0]))
+                ended = process.status() == psutil.STATUS_ZOMBIE
+                if ended or process.name() != "postgres" or lines[1] != str(folder):
+                    file.unlink()
 
 
 def _give(folder: Path, uid: int) -> None:

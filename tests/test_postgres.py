@@ -112,6 +112,19 @@ def test_kill_9_loses_nothing_and_neither_does_a_reboot_after_which_another_proc
     postgres.remove_socket_folder(prefect_home)
 
 
+def test_it_starts_again_while_the_one_that_was_killed_was_not_waited_for_yet(prefect_home: Home) -> None:
+    postgres.prepare(prefect_home)
+    first = start(prefect_home, {}, postgres.NAME)  # of this process, which does not wait for it
+    postgres.wait_until_ready(prefect_home, first)
+    family = psutil.Process(first.pid).children(recursive=True)
+    psutil.Process(first.pid).kill()
+    psutil.wait_procs(family, 10)
+    assert psutil.Process(first.pid).status() == psutil.STATUS_ZOMBIE
+    server = run_database(prefect_home)
+    end_together([server], 15, postgres.STOP)
+    postgres.remove_socket_folder(prefect_home)
+
+
 def test_it_starts_in_a_copy_of_a_home_whose_own_runs_and_that_others_may_read(
     prefect_home: Home, tmp_path: Path
 ) -> None:
