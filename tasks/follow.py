@@ -87,13 +87,15 @@ def _follow(
 ) -> None:
     wanted = _live_parts(mlflow, config)
     moved = followed.parts.get(config.name, wanted) != wanted
-    if moved or _due(mlflow, deployment, config, wanted, followed):
+    key = _due(mlflow, deployment, config, wanted, followed)
+    if moved or key:
         try:
             _put_back(mlflow, config, wanted, home)
         except BusyError:
             return  # a release run is under way: the next look tries again
+        key = _due(mlflow, deployment, config, wanted, followed)  # what was made of it asks to be examined
     followed.parts[config.name] = wanted
-    if key := _due(mlflow, deployment, config, wanted, followed):
+    if key:
         run = client.create_flow_run_from_deployment(deployment.id, idempotency_key=key, tags=[BY_WATCHER])
         followed.started.add(key)
         log.info("%s is made of %s by the run %s", config.name, ", ".join(wanted.values()), run.id)

@@ -40,10 +40,8 @@ def examine_health(home: Home) -> Health:
     around = examine_surroundings(home)
     try:
         live = examine_live(home)
-    except TandemError as error:  # MLflow does not answer, which its service's own line may say as well
-        live = [
-            Trouble(f"what is live cannot be examined: {error}", "start it, `tandem up` where it is this home's own")
-        ]
+    except TandemError as error:  # such as an MLflow that does not answer; it says itself what to do
+        live = [Trouble(f"what is live cannot be examined: {error}", "tandem doctor, once that is done")]
     return Health(around.free_bytes, around.schedules, (*around.troubles, *live))
 
 

@@ -21,6 +21,7 @@ from tasks.registry.connection import connect
 from tasks.registry.versions import load_manifest
 from tasks.report import report_health
 from tests.command import Tandem
+from tests.servers import free_port
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +65,14 @@ def test_what_is_wrong_is_said_everywhere(
     Alerts(home).look(NOW)
     assert [what in said for said in read_health(home, NOW)] == [True]
     assert what in report_health(home)
+
+
+def test_what_cannot_be_examined_is_wrong_itself(home_of_nights: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    [trouble] = examine_health(home_of_nights).troubles
+    assert trouble.what.startswith("what is live cannot be examined: MLflow at http://127.0.0.1:")
+    assert "does not answer: start it" in trouble.what
+    assert trouble.remedy == "tandem doctor, once that is done"
 
 
 def test_the_watcher_tells_a_trouble_once_and_that_it_is_over(
